@@ -1,0 +1,2 @@
+//! The `garage` program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Reads `garage.toml`.
