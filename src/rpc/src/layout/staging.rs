@@ -1,0 +1,212 @@
+//! Changes that are wanted and not yet applied: a CRDT, so that what is staged on any node adds up.
+//!
+//! Each node's role, and each parameter, is a last-writer-wins register. Dropping a change (because it was applied, or reverted) is a
+//! write too, of [`Change::Keep`](RoleChange), under the change's own stamp with the step bit set: greater than that change and smaller
+//! than any other later one, so a change staged elsewhere in the meantime outlives the apply that did not know it.
+
+use std::collections::BTreeMap;
+
+use garage_net::NodeId;
+use garage_util::hlc::Stamp;
+use serde::{Deserialize, Serialize};
+
+use super::error::LayoutError;
+use super::role::{Role, ZoneRedundancy};
+use super::version::{ContentHasher, LAYOUT_NODE_COUNT_MAX, LayoutVersion, REPLICATION_FACTOR_MAX};
+
+/// A last-writer-wins register.
+///
+/// The `crdts` register keeps either value when two writes carry one stamp, so two nodes could differ for ever; here the greater
+/// value wins, and no bug in a peer's clock makes the cluster diverge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lww<V> {
+    stamp: Stamp,
+    value: V,
+}
+
+impl<V: Ord + Clone> Lww<V> {
+    /// What was last written.
+    pub fn value(&self) -> &V {
+        &self.value
+    }
+
+    /// When it was written.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Writes, unless something newer is there.
+    pub fn write(&mut self, stamp: Stamp, value: V) {
+        if (self.stamp, &self.value) < (stamp, &value) {
+            *self = Lww { stamp, value };
+        }
+    }
+
+    /// Takes over what is newer in `other`.
+    pub fn merge(&mut self, other: &Lww<V>) {
+        self.write(other.stamp, other.value.clone());
+    }
+}
+
+/// What is wanted for one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RoleChange {
+    /// Nothing: the change was applied or reverted.
+    #[default]
+    Keep,
+    /// The node leaves the layout.
+    Remove,
+    /// The node gets this role.
+    Assign(Role),
+}
+
+/// All staged changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staging {
+    roles: BTreeMap<NodeId, Lww<RoleChange>>,
+    /// `None`: as in the current version; likewise below.
+    zone_redundancy: Lww<Option<ZoneRedundancy>>,
+    replication_factor: Lww<Option<usize>>,
+}
+
+impl Staging {
+    /// Stages a role or a removal for `node`.
+    ///
+    /// Errors: [`LayoutError::InvalidRole`], [`LayoutError::TooManyNodes`].
+    pub fn stage_role(&mut self, stamp: Stamp, node: NodeId, change: RoleChange) -> Result<(), LayoutError> {
+        if let RoleChange::Assign(role) = &change {
+            role.check()?;
+        }
+        if !self.roles.contains_key(&node) && LAYOUT_NODE_COUNT_MAX <= self.roles.len() {
+            return Err(LayoutError::TooManyNodes { count: self.roles.len() + 1, max: LAYOUT_NODE_COUNT_MAX });
+        }
+        self.roles.entry(node).or_default().write(stamp, change);
+        Ok(())
+    }
+
+    /// Stages a zone redundancy; `replication_factor` is that of the layout to come.
+    pub fn stage_zone_redundancy(&mut self, stamp: Stamp, wanted: ZoneRedundancy, replication_factor: usize) -> Result<(), LayoutError> {
+        wanted.check(replication_factor)?;
+        self.zone_redundancy.write(stamp, Some(wanted));
+        Ok(())
+    }
+
+    /// Stages a replication factor.
+    pub fn stage_replication_factor(&mut self, stamp: Stamp, wanted: usize) -> Result<(), LayoutError> {
+        if !(1..=REPLICATION_FACTOR_MAX).contains(&wanted) {
+            return Err(LayoutError::ReplicationFactorOutOfRange { asked: wanted, max: REPLICATION_FACTOR_MAX });
+        }
+        self.replication_factor.write(stamp, Some(wanted));
+        Ok(())
+    }
+
+    /// Drops every staged change known here; a change staged elsewhere under a later stamp outlives it.
+    pub fn clear(&mut self) {
+        for staged in self.roles.values_mut().filter(|staged| staged.value != RoleChange::Keep) {
+            staged.write(staged.stamp.stepped(), RoleChange::Keep);
+        }
+        if self.zone_redundancy.value.is_some() {
+            self.zone_redundancy.write(self.zone_redundancy.stamp.stepped(), None);
+        }
+        if self.replication_factor.value.is_some() {
+            self.replication_factor.write(self.replication_factor.stamp.stepped(), None);
+        }
+    }
+
+    /// The role changes that would change `current`, by node.
+    pub fn role_changes<'a>(&'a self, current: &'a LayoutVersion) -> impl Iterator<Item = (NodeId, &'a RoleChange)> + 'a {
+        let changes = self.roles.iter().map(|(&node, staged)| (node, &staged.value));
+        changes.filter(|(node, change)| match change {
+            RoleChange::Keep => false,
+            RoleChange::Remove => current.roles.contains_key(node),
+            RoleChange::Assign(role) => current.roles.get(node) != Some(role),
+        })
+    }
+
+    /// The staged zone redundancy, if it would change `current`.
+    pub fn zone_redundancy_change(&self, current: &LayoutVersion) -> Option<ZoneRedundancy> {
+        self.zone_redundancy.value.filter(|&wanted| wanted != current.zone_redundancy)
+    }
+
+    /// The staged replication factor, if it would change `current`.
+    pub fn replication_factor_change(&self, current: &LayoutVersion) -> Option<usize> {
+        self.replication_factor.value.filter(|&wanted| wanted != current.replication_factor)
+    }
+
+    /// Whether anything staged would change `current`.
+    pub fn has_changes(&self, current: &LayoutVersion) -> bool {
+        self.role_changes(current).next().is_some()
+            || self.zone_redundancy_change(current).is_some()
+            || self.replication_factor_change(current).is_some()
+    }
+
+    /// The greatest stamp in use: a new change needs a greater one to be seen.
+    pub fn last_stamp(&self) -> Stamp {
+        let parameters = self.zone_redundancy.stamp.max(self.replication_factor.stamp);
+        self.roles.values().map(|staged| staged.stamp).max().unwrap_or_default().max(parameters)
+    }
+
+    /// `current`'s roles with the staged changes made.
+    pub fn roles_after(&self, current: &LayoutVersion) -> BTreeMap<NodeId, Role> {
+        let mut roles = current.roles.clone();
+        for (node, change) in self.role_changes(current) {
+            match change {
+                RoleChange::Keep => {}
+                RoleChange::Remove => drop(roles.remove(&node)),
+                RoleChange::Assign(role) => drop(roles.insert(node, role.clone())),
+            }
+        }
+        roles
+    }
+
+    /// Takes over what is newer in `other`.
+    pub fn merge(&mut self, other: &Staging) {
+        for (&node, staged) in &other.roles {
+            self.roles.entry(node).or_default().merge(staged);
+        }
+        self.zone_redundancy.merge(&other.zone_redundancy);
+        self.replication_factor.merge(&other.replication_factor);
+    }
+
+    /// Refuses what no node would stage; for what peers send.
+    pub fn check(&self) -> Result<(), LayoutError> {
+        if 2 * LAYOUT_NODE_COUNT_MAX < self.roles.len() {
+            return Err(LayoutError::TooManyNodes { count: self.roles.len(), max: LAYOUT_NODE_COUNT_MAX });
+        }
+        for staged in self.roles.values() {
+            if let RoleChange::Assign(role) = &staged.value {
+                role.check()?;
+            }
+        }
+        match self.replication_factor.value {
+            Some(asked) if !(1..=REPLICATION_FACTOR_MAX).contains(&asked) => {
+                Err(LayoutError::ReplicationFactorOutOfRange { asked, max: REPLICATION_FACTOR_MAX })
+            }
+            _ => self.zone_redundancy.value.unwrap_or_default().check(REPLICATION_FACTOR_MAX),
+        }
+    }
+
+    pub(super) fn feed(&self, hasher: &mut ContentHasher) {
+        hasher.numbers([self.roles.len() as u64]);
+        for (node, staged) in &self.roles {
+            hasher.bytes(node.as_bytes());
+            hasher.bytes(&staged.stamp.to_sortable());
+            match &staged.value {
+                RoleChange::Keep => hasher.numbers([0]),
+                RoleChange::Remove => hasher.numbers([1]),
+                RoleChange::Assign(role) => {
+                    hasher.numbers([2]);
+                    hasher.role(role);
+                }
+            }
+        }
+        hasher.bytes(&self.zone_redundancy.stamp.to_sortable());
+        hasher.numbers(match self.zone_redundancy.value {
+            None => [0, 0],
+            Some(ZoneRedundancy::Maximum) => [1, 0],
+            Some(ZoneRedundancy::AtLeast(count)) => [2, count as u64],
+        });
+        hasher.bytes(&self.replication_factor.stamp.to_sortable());
+        hasher.numbers([self.replication_factor.value.map_or(0, |wanted| wanted as u64)]);
+    }
+}
