@@ -16,7 +16,9 @@ use std::fmt::Debug;
 use garage_util::hlc::Stamp;
 
 use super::evidence::{Fate, Trace, fate, holders, is_settled, newest};
-use super::{Answer, ApplyAnswer, Content, Entry, Message, Outcome, OwnWrite, Phase, PrepareAnswer, QuorumSets, Step, WriteId, stamp_of};
+use super::{
+    Answer, ApplyAnswer, Content, Entry, Message, Outcome, OwnWrite, Phase, PrepareAnswer, QuorumSet, QuorumSets, Step, WriteId, stamp_of,
+};
 
 /// How many rounds an operation goes before it gives up against its rivals.
 pub const ROUNDS_MAX: u32 = 8;
@@ -27,6 +29,7 @@ enum Goal {
     Write(WriteId),
     WriteIf(WriteId),
     Read,
+    Settle,
 }
 
 /// What follows once a row has been written back.
@@ -67,6 +70,8 @@ enum Stage<N> {
 #[derive(Clone, Debug)]
 pub struct Coordinator<N> {
     sets: QuorumSets<N>,
+    /// All the sets the own version may have been sent under.
+    tried: QuorumSets<N>,
     goal: Goal,
     stage: Stage<N>,
     phase: Phase,
@@ -98,6 +103,8 @@ pub enum Weakness {
     DoubtIsDead,
     /// A write in doubt is taken for done.
     DoubtIsHappened,
+    /// A quorum being out of reach in one of several sets is taken for dead.
+    DeadInOneSet,
     /// A row written back under a ballot keeps its stamp.
     WriteBackKeepsStamp,
 }
@@ -120,8 +127,15 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         Coordinator::new(Goal::Read, sets)
     }
 
+    /// A read that always goes through a round: afterwards a quorum of every set has promised a ballot above all that went on before, and the
+    /// row is settled in every set. What a key needs, with the old and the new set, before coordinators may leave the old one.
+    pub fn settle(sets: QuorumSets<N>) -> Coordinator<N> {
+        Coordinator::new(Goal::Settle, sets)
+    }
+
     fn new(goal: Goal, sets: QuorumSets<N>) -> Coordinator<N> {
         Coordinator {
+            tried: sets.clone(),
             sets,
             goal,
             stage: Stage::Idle,
@@ -148,7 +162,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         assert_eq!(self.stage, Stage::Idle, "an operation starts once");
         match self.goal {
             Goal::Write(_) => self.ask_tick(Stage::FirstTick),
-            Goal::WriteIf(_) => self.next_round(),
+            Goal::WriteIf(_) | Goal::Settle => self.next_round(),
             Goal::Read => self.send(Stage::Query, Message::Query, Content::Nothing),
         }
     }
@@ -221,14 +235,14 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
 
     /// The layout has changed (a replica answered so): goes on with the new sets. A write that was sent before keeps looking for traces of itself.
     pub fn on_new_sets(&mut self, sets: QuorumSets<N>) -> Step<N> {
+        self.tried = if self.first_sent.is_some() { self.tried.clone().union(&sets) } else { sets.clone() };
+        self.sets = sets;
         if matches!(self.stage, Stage::Over | Stage::Idle) {
-            self.sets = sets;
             return Step::Wait;
         }
-        self.sets = sets;
         match self.goal {
             Goal::Write(_) if self.first_sent.is_none() => self.ask_tick(Stage::FirstTick),
-            Goal::Write(_) | Goal::WriteIf(_) => self.next_round(),
+            Goal::Write(_) | Goal::WriteIf(_) | Goal::Settle => self.next_round(),
             Goal::Read => self.send(Stage::Query, Message::Query, Content::Nothing),
         }
     }
@@ -309,7 +323,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
                 self.stage = Stage::Test { newest, answered_by: answered_by.clone(), settled };
                 Step::Test { newest, answered_by }
             }
-            Goal::Read => {
+            Goal::Read | Goal::Settle => {
                 let value = Outcome::Value { entry: newest, answered_by: answered_by.clone() };
                 self.write_back_unless(settled, newest, answered_by, Then::Finish(value))
             }
@@ -410,12 +424,15 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
     fn own(&self) -> Option<OwnWrite> {
         match self.goal {
             Goal::Write(id) | Goal::WriteIf(id) => self.first_sent.map(|first| OwnWrite { id, first }),
-            Goal::Read => None,
+            Goal::Read | Goal::Settle => None,
         }
     }
 
     fn judge(&self, traces: &BTreeMap<N, Trace>) -> Fate {
-        match fate(&self.sets, traces) {
+        if self.is_weak(Weakness::DeadInOneSet) && self.sets.sets().iter().any(|set| is_dead_in(set, traces)) {
+            return Fate::Dead;
+        }
+        match fate(&self.tried, traces) {
             Fate::Doubt if self.is_weak(Weakness::DoubtIsDead) => Fate::Dead,
             Fate::Doubt if self.is_weak(Weakness::DoubtIsHappened) => Fate::Happened(self.ballot),
             fate => fate,
@@ -467,6 +484,11 @@ enum Patience {
 
 fn is_refusal(answer: &Answer) -> bool {
     matches!(answer, Answer::Prepare(PrepareAnswer::Refused { .. }) | Answer::Apply(ApplyAnswer::Refused { .. }))
+}
+
+fn is_dead_in<N: Ord + Copy>(set: &QuorumSet<N>, traces: &BTreeMap<N, Trace>) -> bool {
+    let set = QuorumSets::single(set.clone());
+    fate(&set, traces) == Fate::Dead
 }
 
 /// Who answered with this row; nobody, if there is none.

@@ -50,21 +50,21 @@ pub(super) fn holders<N: Ord + Copy>(rows: &BTreeMap<N, Option<Entry>>, row: Opt
 
 /// What became of a write, by the traces of it at the replicas that promised a ballot above all its attempts.
 ///
-/// A replica without a trace here (it refused, or did not answer) may hold anything; so may, besides what it shows, one whose memory is
-/// not complete.
-pub fn fate<N: Ord + Copy>(sets: &QuorumSets<N>, traces: &BTreeMap<N, Trace>) -> Fate {
+/// `tried` are all the sets the write was ever sent under, the present ones included. One that has since been left still counts: a
+/// quorum in it could have been read there, and a quorum in the others alone was never enough. A replica without a trace here (it
+/// refused, did not answer, or was not asked) may hold anything; so may, besides what it shows, one whose memory is not complete.
+pub fn fate<N: Ord + Copy>(tried: &QuorumSets<N>, traces: &BTreeMap<N, Trace>) -> Fate {
     let stamps: BTreeSet<Stamp> = traces.values().flat_map(|trace| trace.shown.iter().copied()).collect();
     let shows = |node: &N, stamp: Stamp| traces.get(node).is_some_and(|trace| trace.shown.contains(&stamp));
+    let is_everywhere = |stamp: Stamp| tried.sets().iter().all(|set| set.quorum_count() <= set.count(|node| shows(node, stamp)));
     // The greatest first: the last stamp under which it took effect is the one to tell.
-    let happened =
-        stamps.iter().rev().find(|stamp| sets.sets().iter().all(|set| set.quorum_count() <= set.count(|node| shows(node, **stamp))));
-    if let Some(stamp) = happened {
+    if let Some(stamp) = stamps.iter().rev().find(|stamp| is_everywhere(**stamp)) {
         return Fate::Happened(*stamp);
     }
     let may_hide = |node: &N| traces.get(node).is_none_or(|trace| !trace.complete);
     // A stamp nobody shows could still be at all that may hide something; `None` stands for it.
     let candidates = || stamps.iter().map(|stamp| Some(*stamp)).chain([None]);
-    let is_dead = sets.sets().iter().all(|set| {
+    let is_dead = tried.sets().iter().all(|set| {
         candidates().all(|stamp| set.count(|node| may_hide(node) || stamp.is_some_and(|stamp| shows(node, stamp))) < set.quorum_count())
     });
     if is_dead { Fate::Dead } else { Fate::Doubt }

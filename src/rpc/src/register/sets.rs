@@ -65,6 +65,16 @@ impl<N: Ord + Copy> QuorumSets<N> {
         QuorumSets::new(vec![set])
     }
 
+    /// These sets and those of `other` that are not among them.
+    pub fn union(mut self, other: &QuorumSets<N>) -> QuorumSets<N> {
+        for set in &other.sets {
+            if !self.sets.contains(set) {
+                self.sets.push(set.clone());
+            }
+        }
+        self
+    }
+
     /// The sets.
     pub fn sets(&self) -> &[QuorumSet<N>] {
         &self.sets
