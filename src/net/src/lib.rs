@@ -5,12 +5,20 @@
 //! What a message means, whom to call and how often is not decided here: see `garage_rpc`.
 
 pub mod backoff;
+pub mod frame;
+pub mod identity;
 pub mod limits;
+pub mod proof;
+pub mod quic;
+pub mod ranking;
+pub mod tls;
 pub mod transport;
 pub mod types;
 
+pub use identity::{IdentityError, NodeKey};
+pub use quic::{BindError, QuicOptions, QuicTransport};
 pub use transport::{Service, Transport};
 pub use types::{
-    Answer, BodyStream, Call, CallError, Caller, Class, ConnectError, ConnectionEvent, ConnectionInfo, Incoming, LayoutMark, NetError, NodeId,
-    Refusal,
+    Answer, BodyStream, Call, CallError, Caller, Class, ConnectError, ConnectionEvent, ConnectionInfo, Incoming, LayoutMark, NetError,
+    NodeId, Refusal,
 };

@@ -37,6 +37,9 @@ pub const SMALL_PAYLOAD_MAX_BYTES: usize = 64 * 1024;
 /// Pieces of a stream gathered into one read.
 pub const READ_PIECES_MAX: usize = 32;
 
+/// What a peer may send before it has proven anything.
+pub const UNPROVEN_WINDOW_BYTES: u32 = 16 * 1024;
+
 /// Receive budget of a node if the config names none.
 pub const RPC_BUFFER_DEFAULT_BYTES: u64 = 256 * 1024 * 1024;
 /// Receive window of one connection: 200 ms at 1 Gbit/s, rounded up.
@@ -48,8 +51,16 @@ pub const STREAM_WINDOW_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// TLS and the proof of the secret, both sides.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
+/// One attempt to dial: shorter than what a listener allows, so that a node that starts late is tried again soon.
+pub const DIAL_TIME_MAX: Duration = Duration::from_secs(3);
+/// Round-trip time assumed of a new peer; a lost first packet is repeated after three times this.
+pub const INITIAL_RTT: Duration = Duration::from_millis(50);
+/// A request's head must arrive within this time of its stream's opening.
+pub const HEAD_TIME_MAX: Duration = Duration::from_secs(60);
 /// A peer not heard of for so long is gone.
 pub const IDLE_TIME_MAX: Duration = Duration::from_secs(5);
+/// At most one stateless reset is sent in this time.
+pub const RESET_INTERVAL_MIN: Duration = Duration::from_millis(5);
 /// How often a quiet connection is probed.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(1500);
 /// The longest deadline a caller can ask for; longer is cut.
