@@ -1,0 +1,33 @@
+//! The rows of every table and their stored forms. A field added later gets a serde default; a field is never reused.
+
+pub mod bucket;
+pub mod checksum;
+pub mod key;
+pub mod object;
+pub mod part;
+pub mod payload;
+pub mod upload;
+
+use garage_table::TableId;
+
+/// One row a version of an object; the null slot is all there is in an unversioned bucket.
+pub const VERSION: TableId = TableId(1);
+/// State of a multipart upload.
+pub const UPLOAD: TableId = TableId(2);
+/// Parts of multipart uploads.
+pub const PART: TableId = TableId(3);
+/// References to data blocks, by block hash.
+pub const BLOCK_REFERENCE: TableId = TableId(4);
+/// Buckets; a control table.
+pub const BUCKET: TableId = TableId(16);
+/// Global names of buckets; a control table.
+pub const ALIAS: TableId = TableId(17);
+/// Access keys; a control table.
+pub const KEY: TableId = TableId(18);
+/// Tokens of the admin API; a control table.
+pub const ADMIN_TOKEN: TableId = TableId(19);
+
+garage_util::id32! {
+    /// A bucket.
+    BucketId
+}

@@ -1,0 +1,194 @@
+//! Reads and writes of register rows.
+
+use futures::future::BoxFuture;
+use garage_rpc::register::{Entry, Outcome, WriteId};
+use garage_util::hlc::Stamp;
+use serde_bytes::ByteBuf;
+
+use super::{
+    RequestContext, TableError, Tables,
+    drive::{Finished, NewContent, Operation, drive},
+};
+use crate::{
+    key::{Group, SortKey, TableId},
+    message::{Companion, HeldRow, Want},
+};
+
+/// A write of one register row.
+#[derive(Clone, Debug)]
+pub struct RegisterWrite {
+    /// The table.
+    pub table: TableId,
+    /// The register.
+    pub key: SortKey,
+    /// Fresh for each write as its client means it; the content belongs to it.
+    pub id: WriteId,
+    /// The row's stored form.
+    pub content: Vec<u8>,
+    /// Written with it.
+    pub companions: Vec<Companion>,
+}
+
+/// A read of one register row.
+#[derive(Clone, Debug)]
+pub struct RegisterRead {
+    /// The table.
+    pub table: TableId,
+    /// The register.
+    pub key: SortKey,
+    /// What to bring along.
+    pub want: Want,
+}
+
+/// What a read found.
+#[derive(Clone, Debug, Default)]
+pub struct ReadRow {
+    /// The row; `None`: never written.
+    pub row: Option<HeldRow>,
+    /// As wanted, if the nearest node had them; ask for the rest with [`Tables::companions`].
+    pub companions: Vec<Companion>,
+}
+
+/// What a conditional write decides upon the newest row.
+#[derive(Debug)]
+pub enum Decision<E> {
+    /// Write this.
+    Write {
+        /// The row's stored form.
+        content: Vec<u8>,
+        /// Written with it.
+        companions: Vec<Companion>,
+    },
+    /// Write nothing.
+    Refuse(E),
+}
+
+/// The end of a conditional write.
+#[derive(Debug)]
+pub enum Updated<E> {
+    /// Written: the row as it now stands.
+    Written(HeldRow),
+    /// Refused by the decision.
+    Refused(E),
+}
+
+impl Tables {
+    /// Writes rows of one group without conditions: one round trip for all that meet no rival.
+    pub async fn write(
+        &self,
+        group: &Group,
+        writes: Vec<RegisterWrite>,
+        context: RequestContext,
+    ) -> Result<Vec<Result<Stamp, TableError>>, TableError> {
+        let holders = self.holders(group)?;
+        let operation = |write: RegisterWrite| {
+            let own = NewContent { content: write.content, companions: write.companions };
+            Operation::write(write.table, write.key, write.id, own, &holders)
+        };
+        let operations = writes.into_iter().map(operation).collect();
+        let (finished, failures) = drive(self, group, context, holders, operations).await?;
+        let result = |finished: Finished| match finished.outcome {
+            Outcome::Written { stamp } => Ok(stamp),
+            other => Err(failures.of_outcome(&other)),
+        };
+        Ok(finished.into_iter().map(result).collect())
+    }
+
+    /// Writes one row without a condition.
+    pub async fn write_one(&self, group: &Group, write: RegisterWrite, context: RequestContext) -> Result<Stamp, TableError> {
+        let mut results = self.write(group, vec![write], context).await?;
+        results.pop().unwrap_or(Err(TableError::OutcomeUnknown))
+    }
+
+    /// Writes one row if the newest one passes `test`; linearizable. Two round trips uncontended.
+    ///
+    /// `Ok(Err(row))`: the test failed on this row, nothing was written.
+    pub async fn write_if<'a>(
+        &'a self,
+        group: &'a Group,
+        write: RegisterWrite,
+        context: RequestContext,
+        test: impl FnMut(Option<&HeldRow>) -> bool + Send + 'a,
+    ) -> Result<Result<Stamp, Option<HeldRow>>, TableError> {
+        let holders = self.holders(group)?;
+        let own = NewContent { content: write.content, companions: write.companions };
+        let operation = Operation::write_if(write.table, write.key, write.id, own, Box::new(test), &holders);
+        let (finished, failures) = drive(self, group, context, holders, vec![operation]).await?;
+        let finished = finished.into_iter().next().ok_or(TableError::OutcomeUnknown)?;
+        match finished.outcome {
+            Outcome::Written { stamp } => Ok(Ok(stamp)),
+            Outcome::PreconditionFailed { .. } => Ok(Err(finished.row)),
+            other => Err(failures.of_outcome(&other)),
+        }
+    }
+
+    /// Writes one row if `decide`, shown the newest row, says so; linearizable. Two round trips uncontended.
+    ///
+    /// `decide` is asked once for each id; when a rival moved the row in between, it is asked again under a fresh id.
+    pub async fn update<'a, E, F>(
+        &'a self,
+        group: &'a Group,
+        table: TableId,
+        key: SortKey,
+        context: RequestContext,
+        mut decide: F,
+    ) -> Result<Updated<E>, TableError>
+    where
+        E: Send + 'a,
+        F: FnMut(WriteId, Option<HeldRow>) -> BoxFuture<'a, Decision<E>> + Send,
+    {
+        loop {
+            let id = WriteId::random(self.cluster.runtime());
+            let refused = std::sync::Mutex::new(None);
+            let outcome = {
+                let holders = self.holders(group)?;
+                let decide = |row: Option<HeldRow>| -> BoxFuture<'_, Option<NewContent>> {
+                    let decision = decide(id, row);
+                    let refused = &refused;
+                    Box::pin(async move {
+                        match decision.await {
+                            Decision::Write { content, companions } => Some(NewContent { content, companions }),
+                            Decision::Refuse(error) => {
+                                *refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+                                None
+                            }
+                        }
+                    })
+                };
+                let operation = Operation::decide(table, key.clone(), id, Box::new(decide), &holders);
+                let (finished, failures) = drive(self, group, context, holders, vec![operation]).await?;
+                let finished = finished.into_iter().next().ok_or(TableError::OutcomeUnknown)?;
+                match finished.outcome {
+                    Outcome::Written { stamp } => {
+                        let content = ByteBuf::from(finished.own.unwrap_or_default().content);
+                        return Ok(Updated::Written(HeldRow { entry: Some(Entry { stamp, id }), content }));
+                    }
+                    Outcome::PreconditionFailed { .. } => Ok(()),
+                    other => Err(failures.of_outcome(&other)),
+                }
+            };
+            outcome?;
+            if let Some(error) = refused.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+                return Ok(Updated::Refused(error));
+            }
+            // A rival moved the row after the decision: decide again, under a fresh id.
+        }
+    }
+
+    /// Reads rows of one group: one round trip for all on which the nearest quorum agrees.
+    pub async fn read(&self, group: &Group, reads: Vec<RegisterRead>, context: RequestContext) -> Result<Vec<ReadRow>, TableError> {
+        let holders = self.holders(group)?;
+        let operations = reads.into_iter().map(|read| Operation::read(read.table, read.key, read.want, &holders)).collect();
+        let (finished, failures) = drive(self, group, context, holders, operations).await?;
+        let result = |finished: Finished| match finished.outcome {
+            Outcome::Value { .. } => Ok(ReadRow { row: finished.row, companions: finished.companions }),
+            other => Err(failures.of_outcome(&other)),
+        };
+        finished.into_iter().map(result).collect()
+    }
+
+    /// Reads one row.
+    pub async fn read_one(&self, group: &Group, read: RegisterRead, context: RequestContext) -> Result<ReadRow, TableError> {
+        Ok(self.read(group, vec![read], context).await?.pop().unwrap_or_default())
+    }
+}
