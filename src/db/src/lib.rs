@@ -7,19 +7,24 @@
 //! Promises, each with a test:
 //! - an acknowledged commit is on stable storage, and a store that lost one says so instead of answering from what is left;
 //! - an operation that fails leaves no trace; operations take effect in the order they were accepted;
-//! - a full disk refuses writes and keeps answering reads; no data is deleted to repair anything, it is moved aside.
+//! - a full disk refuses writes and keeps answering reads; a store that cannot be trusted is moved aside, never deleted.
 
 mod committer;
 mod db;
 pub mod engine;
+pub mod fjall_engine;
+mod journal;
+mod lease;
 pub mod limits;
 mod mark;
 pub mod memory;
+mod store_dir;
 mod transaction;
 
 pub use committer::{Committed, TransactError};
 pub use db::{Db, DbError, DbOptions, OpenError, Reason};
 pub use engine::{Change, Direction, Durability, Engine, EngineError, Keyspace, KeyspaceSpec, Snapshot, WriteBatch};
+pub use fjall_engine::{FjallEngine, FjallOptions};
 pub use mark::{Mark, StoreId};
 pub use memory::MemoryEngine;
 pub use transaction::Transaction;
