@@ -31,5 +31,6 @@ pub use types::{
     Admin, Config, ConsistencyMode, ConsulApi, ConsulDiscovery, DataDir, DataDirUse, K2vApi, KubernetesDiscovery, S3Api, S3Web,
 };
 pub use values::{
-    HostAddr, Listen, ParseValueError, PeerAddr, Subnet, parse_duration, parse_host_addr, parse_listen, parse_peer, parse_size, parse_subnet,
+    HostAddr, Listen, ParseValueError, PeerAddr, Subnet, parse_duration, parse_host_addr, parse_listen, parse_peer, parse_size,
+    parse_subnet,
 };
