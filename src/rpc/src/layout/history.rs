@@ -450,3 +450,6 @@ impl LayoutHistory {
         debug_assert!(self.versions.contains_key(&oldest_live), "live versions are never pruned");
     }
 }
+
+#[cfg(test)]
+mod tests;

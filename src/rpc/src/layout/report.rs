@@ -76,7 +76,7 @@ impl LayoutReport {
     /// Reports on `layout` as the successor of `previous`.
     pub fn new(previous: &LayoutVersion, layout: &LayoutVersion) -> LayoutReport {
         let zones = zone_reports(previous, layout);
-        let usable_capacity_bytes = zones.iter().map(|zone| zone.usable_capacity_bytes).sum();
+        let usable_capacity_bytes: u64 = zones.iter().fold(0, |sum, zone| sum.saturating_add(zone.usable_capacity_bytes));
         let total_capacity_bytes: u64 = zones.iter().fold(0, |sum, zone| sum.saturating_add(zone.total_capacity_bytes));
         let moved = zones.iter().flat_map(|zone| &zone.nodes).map(|node| node.new_partition_count).sum();
         LayoutReport {
@@ -253,4 +253,75 @@ fn align(rows: &[[String; 5]]) -> Vec<String> {
         padded.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ZoneRedundancy;
+    use super::super::assign::compute;
+    use super::super::exhaustive::{cluster, gateway, storage};
+    use super::{LayoutReport, LayoutVersion, format_size};
+
+    fn report(previous: &LayoutVersion, roles: Vec<super::super::Role>) -> (LayoutVersion, LayoutReport) {
+        let next = compute(previous, cluster(roles), 3, ZoneRedundancy::Maximum).unwrap();
+        let report = LayoutReport::new(previous, &next);
+        (next, report)
+    }
+
+    #[test]
+    fn sizes_are_shown_in_binary_units_with_one_decimal() {
+        for (size_bytes, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            ((1 << 20) - 1, "1.0 MiB"),
+            (10_000_000_000, "9.3 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(format_size(size_bytes), shown);
+        }
+    }
+
+    #[test]
+    fn a_first_layout_is_reported_without_moves() {
+        let mut roles = vec![storage("paris", 10_000_000_000), storage("lyon", 10_000_000_000), storage("nice", 20_000_000_000)];
+        roles[0].tags = vec!["ssd".to_owned(), "old".to_owned()];
+        roles.push(gateway("nice"));
+        let (_, report) = report(&LayoutVersion::zero(3, 256), roles);
+        assert_eq!((report.moved_partition_count, report.previous_partition_size_bytes), (None, None));
+        let text = report.lines().join("\n");
+        for part in [
+            "==== COMPUTATION OF A NEW PARTITION ASSIGNATION ====\n",
+            "Each partition has 3 copies in at least 3 distinct zones.",
+            "Optimal partition size:                     37.3 MiB\n",
+            "Usable capacity / total cluster capacity:   27.9 GiB / 37.3 GiB (75.0 %)\n",
+            "Effective capacity (replication factor 3):  9.3 GiB\n",
+            "WARNING: less than 80 %",
+            "paris               Tags       Partitions        Capacity  Usable capacity\n",
+            "  0001000000000000  [ssd,old]  256 (256 new)     9.3 GiB   9.3 GiB (100.0%)\n",
+            "  TOTAL                        256 (256 unique)  9.3 GiB   9.3 GiB (100.0%)",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+        }
+        assert!(!text.contains("new copies") && !text.contains("0004"), "no moves, no gateways:\n{text}");
+    }
+
+    #[test]
+    fn a_later_layout_is_reported_with_the_size_before_and_the_moves() {
+        let (first, _) = report(&LayoutVersion::zero(3, 256), vec![storage("a", 1 << 30); 3]);
+        let (_, report) = report(&first, vec![storage("a", 1 << 30); 4]);
+        assert_eq!((report.moved_partition_count, report.effective_zone_redundancy), (Some(192), 1));
+        assert_eq!(report.zones[0].nodes.iter().map(|node| node.new_partition_count).collect::<Vec<_>>(), [0, 0, 0, 192]);
+        assert_eq!((report.zones[0].replicated_partition_count, report.zones[0].unique_partition_count), (768, 256));
+        let text = report.lines().join("\n");
+        assert!(text.contains("5.3 MiB (previously 4.0 MiB)\n") && text.contains("192 new copies of partitions"), "{text}");
+        assert!(!text.contains("WARNING"), "{text}");
+    }
+
+    #[test]
+    fn capacities_in_a_wrong_unit_are_warned_of() {
+        let (_, report) = report(&LayoutVersion::zero(3, 256), vec![storage("a", 2000); 3]);
+        assert!(report.low_partition_size);
+        assert!(report.lines().iter().any(|line| line.contains("under 100 bytes")));
+    }
 }

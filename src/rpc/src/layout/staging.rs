@@ -210,3 +210,75 @@ impl Staging {
         hasher.numbers([self.replication_factor.value.map_or(0, |wanted| wanted as u64)]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use garage_util::hlc::Stamp;
+    use proptest::prelude::*;
+
+    use super::super::exhaustive::{node, storage};
+    use super::super::{LayoutVersion, ZoneRedundancy};
+    use super::{Lww, RoleChange, Staging};
+
+    fn stamp(time: u64) -> Stamp {
+        Stamp::from_parts(time, 1, false)
+    }
+
+    fn current() -> LayoutVersion {
+        let mut layout = LayoutVersion::zero(3, 256);
+        layout.roles.insert(node(1), storage("a", 2048));
+        layout
+    }
+
+    #[test]
+    fn what_equals_the_current_layout_is_no_change() {
+        let (current, mut staging) = (current(), Staging::default());
+        staging.stage_role(stamp(1), node(1), RoleChange::Assign(storage("a", 2048))).unwrap();
+        staging.stage_role(stamp(1), node(2), RoleChange::Remove).unwrap();
+        staging.stage_zone_redundancy(stamp(1), ZoneRedundancy::Maximum, 3).unwrap();
+        staging.stage_replication_factor(stamp(1), 3).unwrap();
+        assert!(!staging.has_changes(&current));
+        staging.stage_role(stamp(2), node(1), RoleChange::Assign(storage("b", 2048))).unwrap();
+        assert_eq!(staging.role_changes(&current).count(), 1);
+        assert_eq!(staging.roles_after(&current)[&node(1)].zone, "b");
+        assert_eq!(staging.last_stamp(), stamp(2));
+    }
+
+    #[test]
+    fn a_revert_drops_every_change_on_every_node_and_new_ones_can_follow() {
+        let (current, mut staging) = (current(), Staging::default());
+        staging.stage_role(stamp(5), node(1), RoleChange::Remove).unwrap();
+        staging.stage_zone_redundancy(stamp(6), ZoneRedundancy::AtLeast(2), 3).unwrap();
+        staging.stage_replication_factor(stamp(7), 1).unwrap();
+        let elsewhere = staging.clone();
+        staging.clear();
+        staging.merge(&elsewhere);
+        assert!(!staging.has_changes(&current));
+        staging.stage_role(stamp(8), node(1), RoleChange::Remove).unwrap();
+        assert!(staging.has_changes(&current));
+    }
+
+    #[test]
+    fn a_demand_out_of_range_is_not_staged() {
+        let mut staging = Staging::default();
+        assert!(staging.stage_role(stamp(1), node(1), RoleChange::Assign(storage("a", 1))).is_err());
+        assert!(staging.stage_zone_redundancy(stamp(1), ZoneRedundancy::AtLeast(4), 3).is_err());
+        assert!(staging.stage_zone_redundancy(stamp(1), ZoneRedundancy::AtLeast(0), 3).is_err());
+        assert!(staging.stage_replication_factor(stamp(1), 0).is_err());
+        assert_eq!(staging, Staging::default());
+    }
+
+    proptest! {
+        #[test]
+        fn a_register_merges_alike_in_any_order_even_with_equal_stamps(writes in prop::collection::vec((0..4u64, 0..4u8), 3)) {
+            let [a, b, c] = [0, 1, 2].map(|index| Lww { stamp: stamp(writes[index].0), value: writes[index].1 });
+            let merged = |a: &Lww<u8>, b: &Lww<u8>| {
+                let mut result = a.clone();
+                result.merge(b);
+                result
+            };
+            prop_assert_eq!(merged(&a, &merged(&b, &c)), merged(&merged(&c, &a), &b));
+            prop_assert_eq!(merged(&a, &a), a);
+        }
+    }
+}
