@@ -1,0 +1,260 @@
+//! One connection's life: told the protocol, served, watched for idleness, closed.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use ::http::{HeaderValue, Request, Response, header};
+use bytes::Bytes;
+use garage_util::runtime::Runtime;
+use hyper::{
+    body::{Body as HttpBody, Frame, Incoming, SizeHint},
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::Service,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Body, HttpService, Peer, RequestBody, RequestContext, RequestIds, ServerOptions,
+    io::{ConnectionIo, Protocol},
+    listener::Accepted,
+};
+use crate::limits::{CONNECTION_BUFFER_MAX_BYTES, HEADER_COUNT_MAX, HEADER_SECTION_MAX_BYTES, HTTP2_STREAM_COUNT_MAX};
+
+/// What all connections of a server share.
+pub(super) struct Shared {
+    pub service: Arc<dyn HttpService>,
+    pub runtime: Runtime,
+    pub options: ServerOptions,
+    pub idle: Mutex<IdleConnections>,
+    /// Finish what is under way, take nothing new.
+    pub draining: CancellationToken,
+    /// Drop everything.
+    pub aborting: CancellationToken,
+}
+
+/// The connections that wait for a request, longest first.
+#[derive(Default)]
+pub(super) struct IdleConnections {
+    next: u64,
+    waiting: BTreeMap<u64, CancellationToken>,
+}
+impl IdleConnections {
+    fn enter(&mut self, close: CancellationToken) -> u64 {
+        self.next += 1;
+        self.waiting.insert(self.next, close);
+        self.next
+    }
+    /// Closes the connection that has waited longest. False: every connection is at work.
+    pub(super) fn close_oldest(&mut self) -> bool {
+        self.waiting.pop_first().map(|(_, close)| close.cancel()).is_some()
+    }
+}
+
+/// Whether a connection is at work, and since when not.
+struct Activity {
+    shared: Arc<Shared>,
+    close: CancellationToken,
+    state: Mutex<ActivityState>,
+}
+struct ActivityState {
+    in_flight_count: usize,
+    idle_since: Instant,
+    idle_place: Option<u64>,
+    served_any: bool,
+}
+
+impl Activity {
+    fn new(shared: Arc<Shared>) -> Activity {
+        let close = CancellationToken::new();
+        let idle_place = Some(shared.idle.lock().enter(close.clone()));
+        Activity {
+            shared,
+            close,
+            state: Mutex::new(ActivityState { in_flight_count: 0, idle_since: Instant::now(), idle_place, served_any: false }),
+        }
+    }
+    fn begin(self: &Arc<Self>) -> InFlight {
+        let mut state = self.state.lock();
+        state.in_flight_count += 1;
+        state.served_any = true;
+        if let Some(place) = state.idle_place.take() {
+            self.shared.idle.lock().waiting.remove(&place);
+        }
+        InFlight(self.clone())
+    }
+    /// When the connection has been idle for too long; `None` while it is at work.
+    fn deadline(&self) -> Option<Instant> {
+        let state = self.state.lock();
+        let patience = if state.served_any { self.shared.options.idle_timeout } else { self.shared.options.header_read_timeout };
+        (state.in_flight_count == 0).then(|| state.idle_since + patience)
+    }
+}
+impl Drop for Activity {
+    fn drop(&mut self) {
+        if let Some(place) = self.state.get_mut().idle_place.take() {
+            self.shared.idle.lock().waiting.remove(&place);
+        }
+    }
+}
+
+/// A request from its arrival to the last byte of its answer.
+struct InFlight(Arc<Activity>);
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.in_flight_count -= 1;
+        if state.in_flight_count == 0 {
+            state.idle_since = Instant::now();
+            state.idle_place = Some(self.0.shared.idle.lock().enter(self.0.close.clone()));
+        }
+    }
+}
+
+/// Serves a connection until it ends, is idle for too long, makes room for another, or the server stops.
+pub(super) async fn run(shared: Arc<Shared>, stream: Accepted, peer: Peer) {
+    let activity = Arc::new(Activity::new(shared.clone()));
+    let sniffed = tokio::select! {
+        biased;
+        // Nothing was asked yet, so nothing is lost.
+        () = shared.draining.cancelled() => return,
+        () = activity.close.cancelled() => return,
+        sniffed = tokio::time::timeout(shared.options.header_read_timeout, ConnectionIo::sniff(stream)) => sniffed,
+    };
+    let Ok(Ok((io, protocol))) = sniffed else { return };
+    let service = ConnectionService { shared: shared.clone(), activity: activity.clone(), peer };
+    let io = TokioIo::new(io);
+    match protocol {
+        Protocol::Http1 => {
+            watch(&shared, &activity, http1_builder(&shared.options).serve_connection(io, service), http1::Connection::graceful_shutdown)
+                .await
+        }
+        Protocol::Http2 => {
+            let builder = http2_builder(&shared);
+            watch(&shared, &activity, builder.serve_connection(io, service), http2::Connection::graceful_shutdown).await;
+        }
+    }
+}
+
+fn http1_builder(options: &ServerOptions) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_read_timeout.max(options.idle_timeout))
+        .max_header_size(HEADER_SECTION_MAX_BYTES)
+        .max_headers(HEADER_COUNT_MAX)
+        .max_buf_size(CONNECTION_BUFFER_MAX_BYTES);
+    builder
+}
+
+fn http2_builder(shared: &Shared) -> http2::Builder<RuntimeExecutor> {
+    let mut builder = http2::Builder::new(RuntimeExecutor(shared.runtime.clone()));
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(HEADER_SECTION_MAX_BYTES as u32)
+        .max_concurrent_streams(HTTP2_STREAM_COUNT_MAX)
+        .adaptive_window(true)
+        .keep_alive_interval(shared.options.idle_timeout)
+        .keep_alive_timeout(shared.options.header_read_timeout);
+    builder
+}
+
+async fn watch<C: Future<Output = hyper::Result<()>>>(shared: &Shared, activity: &Activity, connection: C, drain: impl Fn(Pin<&mut C>)) {
+    let mut connection = std::pin::pin!(connection);
+    let mut draining = false;
+    loop {
+        let idle_until = activity.deadline();
+        // While at work there is no deadline; look again after a while, as work may have ended meanwhile.
+        let look_again = idle_until.unwrap_or_else(|| Instant::now() + shared.options.idle_timeout);
+        tokio::select! {
+            biased;
+            // Each losing branch is a wait that is taken up again in the next round; the connection itself is never dropped but on purpose.
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "connection ended early");
+                }
+                return;
+            }
+            () = shared.aborting.cancelled() => return,
+            () = activity.close.cancelled() => return,
+            () = shared.draining.cancelled(), if !draining => {
+                draining = true;
+                drain(connection.as_mut());
+            }
+            () = tokio::time::sleep_until(look_again) => {
+                if activity.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct RuntimeExecutor(Runtime);
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for RuntimeExecutor {
+    fn execute(&self, task: F) {
+        self.0.spawn("http/2 stream", task);
+    }
+}
+
+struct ConnectionService {
+    shared: Arc<Shared>,
+    activity: Arc<Activity>,
+    peer: Peer,
+}
+
+impl Service<Request<Incoming>> for ConnectionService {
+    type Response = Response<GuardedBody>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let in_flight = self.activity.begin();
+        let ids = RequestIds::generate(&self.shared.runtime, &self.shared.options.host_id);
+        let context = RequestContext { peer: self.peer, ids: ids.clone() };
+        let runtime = self.shared.runtime.clone();
+        let client_waits =
+            request.headers().get(header::EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let answer = self.shared.service.clone().serve(request.map(|incoming| RequestBody::new(incoming, runtime, client_waits)), context);
+        Box::pin(async move {
+            let mut response = answer.await.map(|body| GuardedBody { body, _in_flight: in_flight });
+            add_ids(response.headers_mut(), &ids);
+            Ok(response)
+        })
+    }
+}
+
+fn add_ids(headers: &mut ::http::HeaderMap, ids: &RequestIds) {
+    for (name, value) in [("x-amz-request-id", &ids.request_id), ("x-amz-id-2", &ids.host_id)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// An answer's body that keeps its connection from counting as idle.
+struct GuardedBody {
+    body: Body,
+    _in_flight: InFlight,
+}
+impl HttpBody for GuardedBody {
+    type Data = Bytes;
+    type Error = crate::payload::BoxError;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
