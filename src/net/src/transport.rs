@@ -23,6 +23,8 @@ pub trait Transport: Send + Sync {
     /// Who this node is.
     fn local_node(&self) -> NodeId;
     /// Asks a connected node. Dropping the future, or the body of the answer, tells the remote side to stop working on it.
+    ///
+    /// An answer that comes before the call's body is through ends the sending of that body: a handler reads all it needs before it answers.
     fn call(&self, to: NodeId, call: Call) -> BoxFuture<'static, Result<Answer, CallError>>;
     /// Sends without any promise of arrival; more than [`DATAGRAM_MAX_BYTES`](crate::limits::DATAGRAM_MAX_BYTES) is dropped.
     fn datagram(&self, to: NodeId, data: Bytes);

@@ -8,7 +8,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     link::Link,
-    reasons::{call_broken, call_read, call_write},
+    reasons::{CANCELLED, call_broken, call_read, call_write},
     stream::{HeadError, Outgoing, Receiving, head_for},
 };
 use crate::{
@@ -44,7 +44,9 @@ async fn exchange(permit: CallPermit, call: Call, deadline: Instant) -> Result<A
     let mut receiving = Receiving::new(receive);
     let sending = send(&mut outgoing, head, call.payload, call.body);
     let head = answered(sending, &mut receiving).await?;
-    read_answer(head, receiving, deadline, (permit, outgoing))
+    // What is left of the body is of no use to a side that has answered; nothing happens if all was sent.
+    outgoing.reset(CANCELLED);
+    read_answer(head, receiving, deadline, permit)
 }
 
 /// The head of `call`, with the time that is left now.
@@ -89,8 +91,7 @@ async fn answered(sending: impl Future<Output = Result<(), CallError>>, receivin
     let mut sending = std::pin::pin!(sending);
     let reading = receiving.read_head(None);
     let mut reading = std::pin::pin!(reading);
-    // An answer before the end of the body ends the sending: what is left of it is of no use to the other side.
-    // A sending that ends first leaves `reading` where it was.
+    // An answer before the end of the body ends the sending; a sending that ends first leaves `reading` where it was.
     let head = tokio::select! {
         biased;
         sent = &mut sending => { sent?; reading.await }
@@ -102,14 +103,14 @@ async fn answered(sending: impl Future<Output = Result<(), CallError>>, receivin
     })
 }
 
-/// `keep` lives as long as the answer's body: dropping the body resets what was still being sent.
-fn read_answer(head: Head, receiving: Receiving, deadline: Instant, keep: impl Send + 'static) -> Result<Answer, CallError> {
+/// The permit lives as long as the answer's body.
+fn read_answer(head: Head, receiving: Receiving, deadline: Instant, permit: CallPermit) -> Result<Answer, CallError> {
     let unreadable = |error: FrameError| CallError::Broken(format!("the answer is not readable: {error}"));
     let header: AnswerHeader = decode_header(&head.header).map_err(unreadable)?;
     if header.refused {
         let refusal: Refusal = decode_header(&head.payload).map_err(unreadable)?;
         return Err(CallError::Refused(refusal));
     }
-    let body = header.body.then(|| receiving.into_body(head.rest, deadline, keep));
+    let body = header.body.then(|| receiving.into_body(head.rest, deadline, permit));
     Ok(Answer { payload: head.payload, body })
 }
