@@ -359,11 +359,13 @@ impl LayoutHistory {
         Ok((self.with_version(next), report))
     }
 
-    /// The history with `next` as its newest version, as decided by those who agree on it, and the staged changes dropped.
+    /// The history with `next` as its newest version, as decided by those who agree on it.
+    ///
+    /// Staged changes that `next` makes true are dropped; what was staged meanwhile stays staged.
     pub fn with_version(&self, next: LayoutVersion) -> LayoutHistory {
         assert_eq!(next.version, self.current().version + 1, "versions follow each other");
         let mut history = self.clone();
-        history.staging.clear();
+        history.staging.settle(&next);
         if !self.current().is_ready() {
             // Nothing was stored before, so there is nothing to move.
             history.oldest_live = next.version;
@@ -373,8 +375,11 @@ impl LayoutHistory {
         history
     }
 
-    /// Takes over what is newer in `other`; whether anything changed.
+    /// Takes over what is newer in `other`, which passed [`LayoutHistory::check_peer`]; whether anything changed.
     pub fn merge(&mut self, other: &LayoutHistory) -> bool {
+        if self.is_of_another_cluster(other) {
+            return false;
+        }
         let before = self.clone();
         self.staging.merge(&other.staging);
         match other.epoch().cmp(&self.epoch()) {
@@ -387,6 +392,18 @@ impl LayoutHistory {
             }
         }
         *self != before
+    }
+
+    /// Refuses a history that a peer sent and that breaks a rule, or can't be merged with this one.
+    pub fn check_peer(&self, theirs: &LayoutHistory) -> Result<(), LayoutDamaged> {
+        theirs.check()?;
+        if self.is_of_another_cluster(theirs) {
+            let (ours, theirs) = (self.current(), theirs.current());
+            let reason =
+                format!("it is of another cluster, with {} partitions instead of {}", theirs.partition_count, ours.partition_count);
+            return Err(LayoutDamaged { version: theirs.version, reason });
+        }
+        Ok(())
     }
 
     /// Refuses a history that was read from a peer or a disk and breaks a rule.
@@ -411,6 +428,11 @@ impl LayoutHistory {
             }
         }
         Ok(())
+    }
+
+    fn is_of_another_cluster(&self, other: &LayoutHistory) -> bool {
+        let (ours, theirs) = (self.current(), other.current());
+        ours.is_ready() && theirs.is_ready() && ours.partition_count != theirs.partition_count
     }
 
     fn merge_versions(&mut self, other: &LayoutHistory) {

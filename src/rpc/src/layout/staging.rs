@@ -1,7 +1,7 @@
 //! Changes that are wanted and not yet applied: a CRDT, so that what is staged on any node adds up.
 //!
 //! Each node's role, and each parameter, is a last-writer-wins register. Dropping a change (because it was applied, or reverted) is a
-//! write too, of [`Change::Keep`](RoleChange), under the change's own stamp with the step bit set: greater than that change and smaller
+//! write too, of [`RoleChange::Keep`], under the change's own stamp with the step bit set: greater than that change and smaller
 //! than any other later one, so a change staged elsewhere in the meantime outlives the apply that did not know it.
 
 use std::collections::BTreeMap;
@@ -102,13 +102,37 @@ impl Staging {
 
     /// Drops every staged change known here; a change staged elsewhere under a later stamp outlives it.
     pub fn clear(&mut self) {
-        for staged in self.roles.values_mut().filter(|staged| staged.value != RoleChange::Keep) {
-            staged.write(staged.stamp.stepped(), RoleChange::Keep);
+        self.drop_where(|_, _| true, |_| true, |_| true);
+    }
+
+    /// Drops the changes that `applied` made true; what was staged while it was being agreed on stays staged.
+    pub(super) fn settle(&mut self, applied: &LayoutVersion) {
+        self.drop_where(
+            |node, change| match change {
+                RoleChange::Keep => true,
+                RoleChange::Remove => !applied.roles.contains_key(&node),
+                RoleChange::Assign(role) => applied.roles.get(&node) == Some(role),
+            },
+            |wanted| wanted == applied.zone_redundancy,
+            |wanted| wanted == applied.replication_factor,
+        );
+    }
+
+    fn drop_where(
+        &mut self,
+        role: impl Fn(NodeId, &RoleChange) -> bool,
+        zone_redundancy: impl FnOnce(ZoneRedundancy) -> bool,
+        replication_factor: impl FnOnce(usize) -> bool,
+    ) {
+        for (&node, staged) in &mut self.roles {
+            if staged.value != RoleChange::Keep && role(node, &staged.value) {
+                staged.write(staged.stamp.stepped(), RoleChange::Keep);
+            }
         }
-        if self.zone_redundancy.value.is_some() {
+        if self.zone_redundancy.value.is_some_and(zone_redundancy) {
             self.zone_redundancy.write(self.zone_redundancy.stamp.stepped(), None);
         }
-        if self.replication_factor.value.is_some() {
+        if self.replication_factor.value.is_some_and(replication_factor) {
             self.replication_factor.write(self.replication_factor.stamp.stepped(), None);
         }
     }

@@ -144,6 +144,32 @@ fn an_apply_drops_what_it_applied_and_keeps_what_was_staged_elsewhere_meanwhile(
 }
 
 #[test]
+fn what_is_staged_while_a_version_is_agreed_on_stays_staged() {
+    let mut history = three_nodes();
+    stage_nodes(&mut history, 100, 4, 4);
+    let next = history.preview().unwrap().0;
+    stage_nodes(&mut history, 200, 5, 5);
+    history.staging_mut().stage_zone_redundancy(stamp(300), ZoneRedundancy::AtLeast(2), 3).unwrap();
+    let history = history.with_version(next);
+    assert_eq!(history.staged_role_changes().map(|(id, _)| id).collect::<Vec<_>>(), [node(5)]);
+    assert_eq!(history.staging().zone_redundancy_change(history.current()), Some(ZoneRedundancy::AtLeast(2)));
+}
+
+#[test]
+fn a_history_with_another_number_of_partitions_is_refused_and_not_merged() {
+    let mut history = three_nodes();
+    let mut other = LayoutHistory::new(3, 32);
+    stage_nodes(&mut other, 0, 1, 3);
+    assert!(history.check_peer(&other).is_ok(), "without a layout it has nothing to contradict");
+    let other = applied(&applied(&other));
+    assert!(history.check_peer(&other).unwrap_err().to_string().contains("another cluster, with 32 partitions instead of 16"));
+    assert!(!history.merge(&other));
+    let mut fresh = LayoutHistory::new(3, 16);
+    fresh.merge(&other);
+    assert_eq!((fresh.current(), fresh.check()), (other.current(), Ok(())));
+}
+
+#[test]
 fn a_dead_node_holds_a_change_up_until_it_is_skipped() {
     let mut history = replacing_a_node();
     raise(&mut history, &[1, 2, 4], Trackers { ack: 2, sync: 2, ..Trackers::default() });
