@@ -157,6 +157,11 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         self
     }
 
+    /// The quorums it needs.
+    pub fn sets(&self) -> &QuorumSets<N> {
+        &self.sets
+    }
+
     /// The first step.
     pub fn start(&mut self) -> Step<N> {
         assert_eq!(self.stage, Stage::Idle, "an operation starts once");

@@ -1,0 +1,137 @@
+//! Model checker of the replicated register: random schedules against the real replica rules and coordinator machines, every client
+//! history searched for an order that a register with compare-and-set explains.
+//!
+//! - `REGISTER_SCHEDULES=5000000 cargo test -p garage_rpc --test register_model -- --nocapture`: as many schedules (nightly); the default suits CI.
+//! - `REGISTER_SEED=N`: only that schedule, with its log. A failure prints its seed.
+//!
+//! Each rule is also taken out once, and the checker must then find a violation: a checker that can't fail proves nothing.
+
+mod history;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use garage_rpc::register::Weakness;
+use world::{Fault, Setting, Stats, run_schedule};
+
+/// Schedules for each setting unless `REGISTER_SCHEDULES` says otherwise.
+const SCHEDULES_DEFAULT: u64 = 40_000;
+/// A rule left out has to show within so many schedules.
+const BITE_SCHEDULES_MAX: u64 = 400_000;
+const BASE_SEED: u64 = 7;
+
+fn env_number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is not a number")))
+}
+
+fn seed_of(index: u64) -> u64 {
+    (BASE_SEED + index).wrapping_mul(0xD134_2543_DE82_EF95)
+}
+
+/// The first violation found in `schedules_max` schedules, as its seed.
+fn find_violation(setting: Setting, schedules_max: u64) -> (Option<u64>, u64, Stats) {
+    let (next, found) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+    let worker = || {
+        let mut stats = Stats::default();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= schedules_max || found.load(Ordering::Relaxed) < index {
+                return stats;
+            }
+            if run_schedule(seed_of(index), setting, false, &mut stats).is_err() {
+                found.fetch_min(index, Ordering::Relaxed);
+            }
+        }
+    };
+    let thread_count = std::thread::available_parallelism().map_or(1, usize::from);
+    let parts: Vec<Stats> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..thread_count).map(|_| scope.spawn(worker)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a worker panicked; its message is above")).collect()
+    });
+    let stats = parts.into_iter().fold(Stats::default(), |sum, part| Stats {
+        answered: sum.answered + part.answered,
+        unknown: sum.unknown + part.unknown,
+        traceless: sum.traceless + part.traceless,
+        layout_left: sum.layout_left + part.layout_left,
+        forgotten: sum.forgotten + part.forgotten,
+    });
+    let index = found.into_inner();
+    ((index != u64::MAX).then(|| seed_of(index)), index.min(schedules_max), stats)
+}
+
+fn log_of(seed: u64, setting: Setting) -> String {
+    run_schedule(seed, setting, true, &mut Stats::default()).err().unwrap_or_else(|| "no violation with this seed".into())
+}
+
+/// No schedule of the setting has a history that a register can't explain.
+fn check_linearizable(setting: Setting) -> Stats {
+    if let Some(seed) = env_number("REGISTER_SEED") {
+        println!("{}", log_of(seed, setting));
+        assert!(run_schedule(seed, setting, false, &mut Stats::default()).is_ok(), "REGISTER_SEED={seed} {setting:?}");
+        return Stats::default();
+    }
+    let (violation, count, stats) = find_violation(setting, env_number("REGISTER_SCHEDULES").unwrap_or(SCHEDULES_DEFAULT));
+    println!("{setting:?}: {count} schedules, {stats:?}");
+    if let Some(seed) = violation {
+        panic!("not linearizable, replay with REGISTER_SEED={seed}, {setting:?}:\n{}", log_of(seed, setting));
+    }
+    stats
+}
+
+/// Without the rule, some schedule shows it.
+fn check_bites(setting: Setting) {
+    let (violation, count, _) = find_violation(setting, BITE_SCHEDULES_MAX);
+    assert!(violation.is_some(), "{setting:?} goes unnoticed in {BITE_SCHEDULES_MAX} schedules");
+    println!("{setting:?}: noticed after {count} schedules");
+}
+
+#[test]
+fn every_history_is_one_of_a_register() {
+    check_linearizable(Setting::default());
+}
+
+#[test]
+fn forgetting_promises_that_nothing_can_reach_changes_nothing() {
+    check_linearizable(Setting { forgetting: true, ..Setting::default() });
+}
+
+#[test]
+fn every_history_over_a_layout_change_is_one_of_a_register() {
+    check_linearizable(Setting { layout_change: true, ..Setting::default() });
+}
+
+#[test]
+fn forgetting_during_a_layout_change_changes_nothing_either() {
+    check_linearizable(Setting { layout_change: true, forgetting: true, ..Setting::default() });
+}
+
+#[test]
+fn the_checker_notices_a_missing_rule() {
+    let faults = [
+        Fault::Core(Weakness::SettledById),
+        Fault::Core(Weakness::NoWriteBackInRound),
+        Fault::Core(Weakness::RestampWithoutRound),
+        Fault::Core(Weakness::DoubtIsDead),
+        Fault::Core(Weakness::DoubtIsHappened),
+        Fault::Core(Weakness::WriteBackKeepsStamp),
+        Fault::SyncIgnoresPromise,
+        Fault::RepairIgnoresPromise,
+        Fault::NoTrail,
+    ];
+    for fault in faults {
+        check_bites(Setting { fault: Some(fault), ..Setting::default() });
+    }
+}
+
+#[test]
+fn the_checker_notices_promises_forgotten_too_early() {
+    check_bites(Setting { forgetting: true, fault: Some(Fault::ForgetsEarly), ..Setting::default() });
+}
+
+#[test]
+fn the_checker_notices_a_missing_rule_of_layout_changes() {
+    for fault in [Fault::Core(Weakness::DeadInOneSet), Fault::ReadsOneSet] {
+        check_bites(Setting { layout_change: true, fault: Some(fault), ..Setting::default() });
+    }
+}
