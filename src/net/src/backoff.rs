@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn a_success_starts_over() {
         let mut backoff = Backoff::for_dialling();
-        (0..10).for_each(|_| drop(backoff.next_delay(u64::MAX)));
+        (0..10).for_each(|_| _ = backoff.next_delay(u64::MAX));
         assert_eq!(backoff.next_delay(u64::MAX), Duration::from_secs(10));
         backoff.reset();
         assert_eq!(backoff.next_delay(u64::MAX), Duration::from_millis(100));

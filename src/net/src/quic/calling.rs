@@ -27,7 +27,11 @@ pub struct CallPermit {
 
 /// Sends a call and gives its answer. Dropped at any point, it tells the other side to stop.
 pub async fn call(permit: CallPermit, call: Call) -> Result<Answer, CallError> {
-    let deadline = call.deadline.min(Instant::now() + CALL_TIME_MAX);
+    let now = Instant::now();
+    let deadline = call.deadline.min(now + CALL_TIME_MAX);
+    if deadline <= now {
+        return Err(CallError::TimedOut);
+    }
     timeout_at(deadline, exchange(permit, call, deadline)).await.unwrap_or(Err(CallError::TimedOut))
 }
 

@@ -14,8 +14,8 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use garage_net::{
-    Answer, BodyStream, Call, CallError, Class, ConnectError, ConnectionEvent, Incoming, LayoutMark, NetError, NodeId, NodeKey, QuicOptions,
-    QuicTransport, Refusal, Service, Transport,
+    Answer, BodyStream, Call, CallError, Class, ConnectError, ConnectionEvent, Incoming, LayoutMark, NetError, NodeId, NodeKey,
+    QuicOptions, QuicTransport, Refusal, Service, Transport,
 };
 use garage_util::runtime::{RealTasks, Runtime};
 use tokio::{
@@ -198,7 +198,15 @@ pub async fn pair() -> (Node, Node) {
 /// A call with ample time and no body.
 pub fn call(kind: &'static str, payload: impl Into<Bytes>) -> Call {
     let deadline = Instant::now() + PATIENCE;
-    Call { kind, class: Class::Metadata, deadline, trace: 5, layout: LayoutMark { version: 3, digest: [9; 32] }, payload: payload.into(), body: None }
+    Call {
+        kind,
+        class: Class::Metadata,
+        deadline,
+        trace: 5,
+        layout: LayoutMark { version: 3, digest: [9; 32] },
+        payload: payload.into(),
+        body: None,
+    }
 }
 
 /// A body of these pieces; none of none.
