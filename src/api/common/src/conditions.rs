@@ -116,7 +116,14 @@ pub enum WriteCondition {
 }
 
 impl WriteCondition {
-    /// Reads the condition of PutObject, CompleteMultipartUpload, CopyObject (on its destination) or DeleteObject.
+    /// Reads the condition of DeleteObject, which knows `If-Match` only. Errors: 501 as in [`WriteCondition::parse`], also for `If-None-Match`.
+    pub fn parse_delete(headers: &HeaderMap) -> Result<WriteCondition, S3Error> {
+        match WriteCondition::parse(headers)? {
+            WriteCondition::MustNotExist => Err(S3Error::not_implemented("If-None-Match")),
+            condition => Ok(condition),
+        }
+    }
+    /// Reads the condition of PutObject, CompleteMultipartUpload or CopyObject (on its destination).
     ///
     /// Errors: 501 for `If-None-Match` with anything but `*`, for both headers at once, for lists, and for date conditions, which S3 does not
     /// have on writes: a condition is never ignored.
@@ -251,6 +258,7 @@ mod tests {
         assert_eq!(parse(&[("if-none-match", "\"e\"")]), Err(501));
         assert_eq!(parse(&[("if-none-match", "*"), ("if-match", "e")]), Err(501));
         assert_eq!(parse(&[("if-unmodified-since", SAME)]), Err(501));
+        assert_eq!(WriteCondition::parse_delete(&headers(&[("if-none-match", "*")])).unwrap_err().status(), 501);
     }
 
     proptest! {

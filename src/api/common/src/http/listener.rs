@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use garage_util::config::Listen;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use super::Peer;
@@ -24,6 +25,15 @@ pub enum ListenAddress {
         /// Permission bits, for example 0o222.
         mode: u32,
     },
+}
+impl ListenAddress {
+    /// The address of a configuration, with the permission bits that this interface gives its socket file.
+    pub fn of(listen: &Listen, unix_mode: u32) -> ListenAddress {
+        match listen {
+            Listen::Tcp(address) => ListenAddress::Tcp(*address),
+            Listen::Unix(path) => ListenAddress::Unix { path: path.clone(), mode: unix_mode },
+        }
+    }
 }
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
