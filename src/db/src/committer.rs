@@ -299,6 +299,7 @@ impl Core {
 /// The committer's task: ends when every handle is gone, after `Close`, or when the node stops.
 pub(crate) async fn run(runtime: Runtime, core: Arc<Core>, mut queue: mpsc::UnboundedReceiver<Message>) {
     let mut maintenance_due = Instant::now() + MARK_SYNC_INTERVAL;
+    let mut trouble_before = None;
     loop {
         let mut messages = Vec::new();
         let received_count = tokio::select! {
@@ -310,9 +311,14 @@ pub(crate) async fn run(runtime: Runtime, core: Arc<Core>, mut queue: mpsc::Unbo
         let ended = received_count == Some(0) || handle(&runtime, &core, messages, &mut queue).await;
         if ended || maintenance_due <= Instant::now() {
             let worker = core.clone();
-            if let Ok(Err(error)) = runtime.blocking(Lane::Commit, move || worker.maintain()).await {
-                tracing::warn!("the metadata store does not recover yet: {error}");
+            let trouble = match runtime.blocking(Lane::Commit, move || worker.maintain()).await {
+                Ok(Err(error)) => Some(error),
+                Ok(Ok(())) | Err(_) => None,
+            };
+            if let Some(error) = trouble.as_ref().filter(|_| trouble_before.is_none()) {
+                tracing::warn!("the metadata store does not recover yet, this node goes on trying: {error}");
             }
+            trouble_before = trouble;
             maintenance_due = Instant::now() + MARK_SYNC_INTERVAL;
         }
         if ended {

@@ -17,6 +17,7 @@ pub(crate) const CHECK_KEY: &[u8] = b"journal_check";
 
 /// Sequence numbers that flushes may take between making a batch and writing it.
 const SEQUENCE_SLACK: u64 = 1 << 20;
+const PAGE: [u8; 4096] = [0; 4096];
 const TRAILER: &[u8] = b"FJL\x03";
 const ITEM_HEADER_BYTES: usize = 21;
 
@@ -107,7 +108,9 @@ pub(crate) fn scan(journal: &[u8], expected: Expected) -> Scan {
 }
 
 fn ending(rest: &[u8], last_commit: Option<u64>, salt: Option<u64>) -> Ending {
-    let Some(first) = rest.iter().position(|&byte| byte != 0) else { return Ending::Clean };
+    // Page by page: most of it is space reserved for later.
+    let Some(page) = rest.chunks(PAGE.len()).position(|chunk| chunk != &PAGE[..chunk.len()]) else { return Ending::Clean };
+    let first = page * PAGE.len();
     let ours = |batch: &Batch| salt.is_none_or(|salt| batch.check.salt == salt) && last_commit.is_none_or(|last| last < batch.commit);
     // The torn batch itself may be whole but for its start, so a batch counts only from the one after it on: a later start, and a commit
     // beyond the next.

@@ -46,6 +46,8 @@ struct State {
     full: bool,
     damaged: bool,
     failures_to_come: usize,
+    /// A batch whose write failed: a crash may find it on the disk all the same.
+    half_done: Option<WriteBatch>,
 }
 
 impl MemoryEngine {
@@ -54,10 +56,16 @@ impl MemoryEngine {
         MemoryEngine { shared: Arc::new(RwLock::new(State::with_store(specs.len(), Store::empty(specs.len())))) }
     }
 
-    /// Power is cut: of the batches not yet on stable storage the first `keep` survive, the rest is gone. Snapshots from before read no more.
+    /// Power is cut: of the batches not yet on stable storage the first `keep` survive, the rest is gone. One whose write failed counts as
+    /// the last of them, until the engine was opened again. Snapshots from before read no more.
     pub fn crash(&self, keep: usize) {
         let mut state = self.shared.write();
+        let specs_count = state.specs_count;
+        let half_done = state.half_done.take();
         let store = &mut state.store;
+        if let Some(batch) = half_done {
+            store.apply_batch(&batch, specs_count, store.durable);
+        }
         store.cut((store.durable + keep as u64).min(store.version));
         store.mark = store.durable_mark;
         state.forget_readers();
@@ -67,7 +75,7 @@ impl MemoryEngine {
     /// How many batches a crash may lose now.
     pub fn unsynced_count(&self) -> usize {
         let state = self.shared.read();
-        (state.store.version - state.store.durable) as usize
+        (state.store.version - state.store.durable) as usize + usize::from(state.half_done.is_some())
     }
 
     /// Fills or empties the disk: while full, writes are refused with `StorageFull`.
@@ -90,7 +98,7 @@ impl MemoryEngine {
         let mut state = self.shared.write();
         state.store = Store::empty(state.specs_count);
         state.forget_readers();
-        (state.poisoned, state.damaged) = (None, false);
+        (state.poisoned, state.half_done, state.damaged) = (None, None, false);
     }
 
     /// A copy of the whole disk, as a file system's snapshot would make it.
@@ -117,6 +125,7 @@ impl State {
             full: false,
             damaged: false,
             failures_to_come: 0,
+            half_done: None,
         }
     }
 
@@ -125,7 +134,7 @@ impl State {
         self.epoch += 1;
     }
 
-    fn refusal(&mut self) -> Result<(), EngineError> {
+    fn refusal(&mut self, batch: &WriteBatch) -> Result<(), EngineError> {
         if let Some(cause) = &self.poisoned {
             return Err(EngineError::Poisoned { cause: cause.clone() });
         }
@@ -136,6 +145,7 @@ impl State {
             self.failures_to_come -= 1;
             let error = EngineError::io("writing in memory", &std::io::Error::other("planned failure"));
             self.poisoned = Some(error.to_string());
+            self.half_done = Some(batch.clone());
             return Err(error);
         }
         Ok(())
@@ -153,6 +163,16 @@ impl Store {
         let past_count = versions.iter().take_while(|(version, _)| *version <= needed_from).count();
         versions.drain(..past_count.saturating_sub(1));
         versions.push((self.version, change.value.clone()));
+    }
+
+    fn apply_batch(&mut self, batch: &WriteBatch, specs_count: usize, needed_from: u64) {
+        self.version += 1;
+        for change in &batch.changes {
+            self.apply(change, specs_count, needed_from);
+        }
+        let number = Bytes::copy_from_slice(&batch.commit_number.to_be_bytes());
+        let commit = Change { keyspace: Keyspace::META, key: Bytes::from_static(COMMIT_NUMBER_KEY), value: Some(number) };
+        self.apply(&commit, specs_count, needed_from);
     }
 
     fn cut(&mut self, version: u64) {
@@ -185,6 +205,7 @@ impl Engine for MemoryEngine {
             return Err(EngineError::StorageFull { available_bytes: 0, needed_bytes: 1 });
         }
         state.poisoned = None;
+        state.half_done = None;
         Ok(())
     }
 
@@ -197,18 +218,12 @@ impl Engine for MemoryEngine {
 
     fn write(&self, batch: &WriteBatch, durability: Durability) -> Result<(), EngineError> {
         let mut state = self.shared.write();
-        state.refusal()?;
+        state.refusal(batch)?;
         let specs_count = state.specs_count;
         let oldest_reader = state.readers.keys().next().copied().unwrap_or(u64::MAX);
         let store = &mut state.store;
         let needed_from = oldest_reader.min(store.durable);
-        store.version += 1;
-        for change in &batch.changes {
-            store.apply(change, specs_count, needed_from);
-        }
-        let number = Bytes::copy_from_slice(&batch.commit_number.to_be_bytes());
-        let commit = Change { keyspace: Keyspace::META, key: Bytes::from_static(COMMIT_NUMBER_KEY), value: Some(number) };
-        store.apply(&commit, specs_count, needed_from);
+        store.apply_batch(batch, specs_count, needed_from);
         if durability == Durability::Synced {
             store.durable = store.version;
         }
@@ -249,7 +264,7 @@ impl Engine for MemoryEngine {
         let old = std::mem::replace(&mut state.store, empty);
         state.aside.push(old);
         state.forget_readers();
-        (state.poisoned, state.damaged) = (None, false);
+        (state.poisoned, state.half_done, state.damaged) = (None, None, false);
         Ok(format!("memory.damaged-{}", state.aside.len()))
     }
 }

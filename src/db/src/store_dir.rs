@@ -177,3 +177,57 @@ impl Note {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{move_aside, prepare};
+    use crate::{
+        engine::{Change, Durability, Engine, EngineError, Keyspace, KeyspaceSpec, WriteBatch},
+        fjall_engine::{FjallEngine, FjallOptions},
+    };
+
+    fn engine(dir: &std::path::Path) -> FjallEngine {
+        let specs = [KeyspaceSpec { name: "rows", large_values: false }];
+        let engine = FjallEngine::new(FjallOptions { min_free_bytes: 0, ..FjallOptions::new(dir, &specs) });
+        engine.open().unwrap();
+        engine
+    }
+
+    fn put(engine: &FjallEngine, commit_number: u64) -> Result<(), EngineError> {
+        let change = Change { keyspace: Keyspace(0), key: commit_number.to_be_bytes().to_vec().into(), value: Some("value".into()) };
+        engine.write(&WriteBatch { commit_number, changes: vec![change] }, Durability::Synced)
+    }
+
+    #[test]
+    fn a_batch_that_reached_the_journal_but_was_answered_as_failed_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = engine(dir.path());
+        (1..=3).for_each(|commit_number| put(&writer, commit_number).unwrap());
+        drop(writer);
+        assert_eq!(prepare(dir.path(), None, Some(2)).unwrap(), Some(2));
+        let reopened = engine(dir.path());
+        assert_eq!(reopened.commit_number().unwrap(), 2);
+        assert_eq!(reopened.snapshot().unwrap().get(Keyspace(0), &3u64.to_be_bytes()).unwrap(), None);
+        put(&reopened, 3).unwrap();
+    }
+
+    #[test]
+    fn stores_moved_aside_never_replace_one_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        for number in 1..=3 {
+            std::fs::create_dir(&store).unwrap();
+            assert_eq!(move_aside(&store).unwrap(), dir.path().join(format!("store.damaged-{number}")));
+        }
+    }
+
+    #[test]
+    fn a_store_whose_making_was_interrupted_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        std::fs::create_dir(&store).unwrap();
+        std::fs::write(store.join("0.jnl"), []).unwrap();
+        put(&engine(&store), 1).unwrap();
+        assert!(dir.path().join("store.damaged-1").join("0.jnl").exists());
+    }
+}
