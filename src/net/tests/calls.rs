@@ -38,7 +38,7 @@ async fn a_call_reaches_the_other_side_and_its_answer_comes_back_both_ways() {
 async fn payloads_and_bodies_of_all_sizes_arrive_whole() {
     let (one, two) = pair().await;
     for len_bytes in [0usize, 1, 1199, 65_536, 65_537, 1 << 20, 16 << 20] {
-        let bytes: Bytes = (0..len_bytes).map(|index| (index * 31 >> 3) as u8).collect::<Vec<_>>().into();
+        let bytes: Bytes = (0..len_bytes).map(|index| (index * 31 / 8) as u8).collect::<Vec<_>>().into();
         let answer = one.ask(&two, call("echo", bytes.clone())).await.unwrap();
         assert!(answer.payload == bytes && answer.body.is_none(), "{len_bytes}");
 

@@ -41,8 +41,11 @@ async fn down(events: &mut tokio::sync::broadcast::Receiver<ConnectionEvent>) ->
     .await
 }
 
+type Feed = mpsc::Sender<Result<Bytes, NetError>>;
+type Running = JoinHandle<Result<Answer, CallError>>;
+
 /// A call whose body is fed by the test, and the running call.
-fn fed_call(from: &Node, to: &Node) -> (mpsc::Sender<Result<Bytes, NetError>>, JoinHandle<Result<Answer, CallError>>) {
+fn fed_call(from: &Node, to: &Node) -> (Feed, Running) {
     let (feed, body) = mpsc::channel(1);
     let mut fed = call("count", "");
     fed.body = Some(Box::pin(body));

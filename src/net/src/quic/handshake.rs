@@ -35,7 +35,7 @@ pub struct Proven {
 
 /// Why the other side is not let in, or does not let us in.
 pub enum Rejected {
-    /// This side closes, with that code and sentence.
+    /// This side has closed, with that code and sentence.
     ByUs(NodeId, &'static Closing),
     /// The other side closed or went away, in its words or ours.
     ByPeer(Option<NodeId>, String),
@@ -52,7 +52,7 @@ pub async fn as_dialler(me: Us<'_>, connection: &Connection, dial_number: u64) -
         .ok_or_else(broken)?;
     let hello = hear_hello(connection, peer, receive).await?;
     if !verify(me.secret, Role::Listener, &binding, &hello.proof) {
-        return Err(Rejected::ByUs(peer, &WRONG_SECRET));
+        return Err(reject(connection, peer, &WRONG_SECRET));
     }
     Ok(Proven { node: peer, mark: Mark { dialler: me.node, listener: peer, dial_number, peer_run: hello.run } })
 }
@@ -65,7 +65,7 @@ pub async fn as_listener(me: Us<'_>, connection: &Connection) -> Result<Proven, 
     let (send, receive) = connection.accept_bi().await.map_err(|_| broken())?;
     let hello = hear_hello(connection, peer, receive).await?;
     if !verify(me.secret, Role::Dialler, &binding, &hello.proof) {
-        return Err(Rejected::ByUs(peer, &WRONG_SECRET));
+        return Err(reject(connection, peer, &WRONG_SECRET));
     }
     let dial_number = hello.dial_number;
     say_hello(send, Hello { run: me.run, dial_number, proof: prove(me.secret, Role::Listener, &binding).to_vec() })
@@ -74,11 +74,17 @@ pub async fn as_listener(me: Us<'_>, connection: &Connection) -> Result<Proven, 
     Ok(Proven { node: peer, mark: Mark { dialler: peer, listener: me.node, dial_number, peer_run: hello.run } })
 }
 
+/// Closes before any stream is dropped: the end of a stream must not overtake the reason.
+fn reject(connection: &Connection, peer: NodeId, closing: &'static Closing) -> Rejected {
+    connection.close(closing.code, closing.reason.as_bytes());
+    Rejected::ByUs(peer, closing)
+}
+
 fn peer_of(connection: &Connection, me: Us<'_>) -> Result<NodeId, Rejected> {
     let keys = connection.peer_identity().and_then(|any| any.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok());
     match keys.as_deref().map(Vec::as_slice) {
         Some([key]) => match node_of_spki(key) {
-            Some(node) if node == me.node => Err(Rejected::ByUs(node, &MYSELF)),
+            Some(node) if node == me.node => Err(reject(connection, node, &MYSELF)),
             Some(node) => Ok(node),
             None => Err(Rejected::ByPeer(None, BAD_HELLO.reason.into())),
         },
@@ -109,8 +115,8 @@ async fn say_hello(send: SendStream, hello: Hello) -> Option<()> {
 
 async fn hear_hello(connection: &Connection, peer: NodeId, receive: quinn::RecvStream) -> Result<Hello, Rejected> {
     match Receiving::new(receive).read_head(None).await {
-        Ok(head) => decode_header(&head.header).map_err(|_| Rejected::ByUs(peer, &BAD_HELLO)),
-        Err(HeadError::Frame(_)) => Err(Rejected::ByUs(peer, &BAD_HELLO)),
+        Ok(head) => decode_header(&head.header).map_err(|_| reject(connection, peer, &BAD_HELLO)),
+        Err(HeadError::Frame(_)) => Err(reject(connection, peer, &BAD_HELLO)),
         Err(HeadError::Read(_)) => Err(broken(connection, peer)),
     }
 }
