@@ -15,6 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (runtime, tasks) = Runtime::real();
     let engine = Arc::new(FjallEngine::new(FjallOptions::new(directory, &specs)));
     let db = Db::open(&runtime, engine, DbOptions::default()).await?;
+    println!("opened at commit {}, recovering: {:?}", db.commit_number(), db.recovering());
     let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
     let writers: Vec<_> = (0..writers_count).map(|writer| tokio::spawn(write_until(end, db.clone(), writer))).collect();
     let mut commits_count = 0;

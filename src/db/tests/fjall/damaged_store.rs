@@ -130,6 +130,34 @@ async fn an_unacknowledged_last_commit_that_was_torn_is_cut_off_and_the_store_go
 }
 
 #[tokio::test]
+async fn a_store_of_several_journals_comes_back_whole() {
+    let dir = fast_dir();
+    let store = dir.path().join("store");
+    let mut written = 0;
+    let mut journals_count = 0;
+    // Each life ends without flushing, so the next one reads journals that the one before sealed.
+    while journals_count < 2 {
+        let node = Node::start(options(&store)).await;
+        assert_eq!((node.numbers().await.len() as u64, node.db.recovering()), (written, None));
+        for _ in 0..60 {
+            written += 1;
+            node.put(written, 400 << 10).await.unwrap();
+        }
+        node.stop().await;
+        journals_count =
+            std::fs::read_dir(&store).unwrap().filter(|entry| journal_number(&entry.as_ref().unwrap().path()).is_some()).count();
+        assert!(written < 1_000, "fjall begins a new journal after 64 MB");
+    }
+    let node = Node::start(options(&store)).await;
+    assert_eq!((node.numbers().await.len() as u64, node.db.recovering()), (written, None));
+    node.stop().await;
+}
+
+fn journal_number(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_suffix(".jnl")?.parse().ok()
+}
+
+#[tokio::test]
 async fn a_store_that_cannot_be_opened_is_moved_aside_whole() {
     let dir = fast_dir();
     let first_id = killed_store(dir.path()).await;
