@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use garage_block::reference::ReferenceTable;
 use garage_db::{Snapshot, Transaction};
 use garage_rpc::register::WriteId;
 use garage_table::{
@@ -24,11 +25,11 @@ use crate::{
 /// The control tables, which every node mirrors.
 pub const CONTROL_TABLES: [TableId; 4] = [BUCKET, ALIAS, KEY, ADMIN_TOKEN];
 
-/// All tables of this crate.
+/// All tables of a node.
 pub fn schemas() -> Schemas {
     let control = |(id, name)| -> Arc<dyn TableSchema> { Arc::new(ControlTable { id, name }) };
     let controls = [(BUCKET, "bucket"), (ALIAS, "bucket_alias"), (KEY, "key"), (ADMIN_TOKEN, "admin_token")].map(control);
-    let data: [Arc<dyn TableSchema>; 3] = [Arc::new(VersionTable), Arc::new(UploadTable), Arc::new(PartTable)];
+    let data: [Arc<dyn TableSchema>; 4] = [Arc::new(VersionTable), Arc::new(UploadTable), Arc::new(PartTable), Arc::new(ReferenceTable)];
     Schemas::new(data.into_iter().chain(controls))
 }
 
@@ -65,7 +66,8 @@ impl TableSchema for VersionTable {
         row.entry.filter(|_| is_object).map(|entry| entry.id)
     }
     fn changed(&self, transaction: &mut Transaction<'_>, change: &RowChange<'_>) -> Result<(), StoreError> {
-        let (key, _slot) = split_slot(change.sort_key).ok_or_else(|| StoreError::BadRequest("a version row under a malformed key".into()))?;
+        let (key, _slot) =
+            split_slot(change.sort_key).ok_or_else(|| StoreError::BadRequest("a version row under a malformed key".into()))?;
         let old = change.old.map(|old| VersionRow::from_stored(old.content)).transpose()?;
         let new = VersionRow::from_stored(change.new.content)?;
         let (old, new) = (old.as_ref().and_then(VersionRow::object), new.object());

@@ -181,6 +181,11 @@ impl Control {
         control
     }
 
+    /// The cluster.
+    pub fn cluster(&self) -> &garage_rpc::Cluster {
+        self.tables.cluster()
+    }
+
     /// A row: from the mirror under a lease, else by quorum.
     pub async fn get(&self, table: TableId, key: &SortKey, context: RequestContext) -> Result<Option<HeldRow>, TableError> {
         match self.mirror.get(table, key) {

@@ -16,8 +16,7 @@ pub const VERSION: TableId = TableId(1);
 pub const UPLOAD: TableId = TableId(2);
 /// Parts of multipart uploads.
 pub const PART: TableId = TableId(3);
-/// References to data blocks, by block hash.
-pub const BLOCK_REFERENCE: TableId = TableId(4);
+// 4 is `garage_block::reference::REFERENCE_TABLE`.
 /// Buckets; a control table.
 pub const BUCKET: TableId = TableId(16);
 /// Global names of buckets; a control table.

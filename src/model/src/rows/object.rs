@@ -1,7 +1,7 @@
 //! Versions of objects: what HEAD answers, and the sort keys and summaries that LIST reads.
 
-use garage_table::key::{push_escaped, split_escaped};
 use garage_table::SortKey;
+use garage_table::key::{push_escaped, split_escaped};
 use garage_util::encoding::Stored;
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! Where an object's content is: inline, in blocks, or in parts with blocks of their own. Written as companions of a version or part row.
 
-use garage_block::BlockHash;
+use garage_block::manager::BlockRef;
 use garage_rpc::register::WriteId;
 use garage_table::message::Companion;
 use garage_util::encoding::{DecodeError, Stored};
@@ -13,15 +13,6 @@ pub const BLOCKS_PER_CHUNK: usize = 1024;
 pub const PARTS_PER_CHUNK: usize = 1024;
 /// Blocks of the beginning that the first chunk of a parts list brings along, so that streaming starts at once.
 pub const HEAD_BLOCKS: usize = 64;
-
-/// A block of content: its hash, and the length of the content in it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct BlockRef {
-    /// BLAKE3 of the block.
-    pub hash: BlockHash,
-    /// Bytes of content.
-    pub len_bytes: u32,
-}
 
 /// A part of a completed upload.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
