@@ -17,11 +17,7 @@ use std::{
 use garage_db::{TransactError, Transaction};
 use garage_rpc::StoreMark;
 use garage_table::{
-    Group, RowChange, SortKey, Store, TableId, TableSchema, keyspaces,
-    message::Op,
-    schema::StoreError,
-    store::apply_one,
-    Discipline,
+    Discipline, Group, RowChange, SortKey, Store, TableId, TableSchema, keyspaces, message::Op, schema::StoreError, store::apply_one,
 };
 use garage_util::{
     encoding::{DecodeError, Stored},

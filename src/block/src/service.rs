@@ -24,7 +24,10 @@ use crate::{
     budget::{ByteBudget, Held},
     encoding::EncodedBlock,
     hash::BlockHash,
-    limits::{BLOCK_LEN_MAX_BYTES, BODY_PIECE_BYTES, GROUP_LEN_MAX_BYTES, RECEIVE_BUFFER_MAX_BYTES, REFERENCES_PER_CALL_MAX_COUNT, SEND_BUFFER_MAX_BYTES},
+    limits::{
+        BLOCK_LEN_MAX_BYTES, BODY_PIECE_BYTES, GROUP_LEN_MAX_BYTES, RECEIVE_BUFFER_MAX_BYTES, REFERENCES_PER_CALL_MAX_COUNT,
+        SEND_BUFFER_MAX_BYTES,
+    },
     message::{AddReferences, BlockHeader, CheckBlock, CopyState, GetBlock, PutBlock, ReferencesAdded, code},
     reference::{Reference, References},
     store::{BlockStore, Checked, LocalReadError, StoreError},

@@ -66,7 +66,8 @@ impl BlockManager {
 
     async fn fetch(&self, node: NodeId, block: BlockRef, context: RequestContext) -> Result<Bytes, NodeError> {
         let started = Instant::now();
-        let content = if node == self.0.mesh.local() { self.fetch_here(block.hash).await } else { self.fetch_from(node, block, context).await }?;
+        let content =
+            if node == self.0.mesh.local() { self.fetch_here(block.hash).await } else { self.fetch_from(node, block, context).await }?;
         self.0.fetches.record(node, started.elapsed());
         Ok(content)
     }

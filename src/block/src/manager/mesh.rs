@@ -32,7 +32,8 @@ pub trait Mesh: Send + Sync {
     /// Where a block lives.
     fn holders(&self, block: BlockHash) -> Result<Holders, LayoutNotReady>;
     /// Sends a block with its reference.
-    fn put(&self, to: NodeId, message: PutBlock, bytes: Bytes, context: RequestContext) -> BoxFuture<'static, Result<StoreMark, CallError>>;
+    fn put(&self, to: NodeId, message: PutBlock, bytes: Bytes, context: RequestContext)
+    -> BoxFuture<'static, Result<StoreMark, CallError>>;
     /// Asks for a block; its bytes follow the header.
     fn get(&self, to: NodeId, message: GetBlock, context: RequestContext) -> BoxFuture<'static, Result<SentBlock, CallError>>;
     /// Sends references to blocks that should be there.
@@ -89,7 +90,13 @@ impl Mesh for Cluster {
         Ok(Holders { write: placement.write.clone(), read_order, placement: Some(Arc::new(placement)) })
     }
 
-    fn put(&self, to: NodeId, message: PutBlock, bytes: Bytes, context: RequestContext) -> BoxFuture<'static, Result<StoreMark, CallError>> {
+    fn put(
+        &self,
+        to: NodeId,
+        message: PutBlock,
+        bytes: Bytes,
+        context: RequestContext,
+    ) -> BoxFuture<'static, Result<StoreMark, CallError>> {
         let (cluster, sent) = (self.clone(), call(self, to, &message, Some(body_of(bytes, None)), context));
         async move { Ok(noted(&cluster, to, sent.await?.0)) }.boxed()
     }

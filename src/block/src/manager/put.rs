@@ -29,7 +29,13 @@ impl BlockManager {
     /// Makes a block and a reference to it durable on a write quorum of the block's holders, in every live layout version.
     ///
     /// `reference.block` must be the hash of `content`. Waits for memory first, so it slows its client when nodes are slow.
-    pub async fn put(&self, content: Bytes, reference: Reference, compression: Compression, context: RequestContext) -> Result<(), PutBlockError> {
+    pub async fn put(
+        &self,
+        content: Bytes,
+        reference: Reference,
+        compression: Compression,
+        context: RequestContext,
+    ) -> Result<(), PutBlockError> {
         check_len(content.len())?;
         let held = timeout_at(context.deadline, self.0.ram.hold(content.len())).await.map_err(|_| PutBlockError::MemoryShort)?;
         let encoded = self.0.runtime.blocking(Lane::Compute, move || EncodedBlock::encode(content, compression)).await?;

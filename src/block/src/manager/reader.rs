@@ -35,7 +35,8 @@ impl BlockManager {
         blocks: impl Stream<Item = Result<BlockRef, E>> + Send + 'static,
         context: RequestContext,
     ) -> BlockReader<E> {
-        let ahead = Ahead { manager: self.clone(), context, source: Some(blocks.boxed()), next: None, fetching: VecDeque::new(), end: None };
+        let ahead =
+            Ahead { manager: self.clone(), context, source: Some(blocks.boxed()), next: None, fetching: VecDeque::new(), end: None };
         let contents = futures::stream::unfold(Some(ahead), |ahead| async move {
             let mut ahead = ahead?;
             match ahead.next_content().await? {

@@ -71,7 +71,8 @@ impl BlockManager {
         }
         let mut tally = Tally::new(sets);
         let mut waiting = batches(by_node).into_iter();
-        let mut calls: FuturesUnordered<_> = waiting.by_ref().take(REFERENCE_CALLS_IN_FLIGHT_COUNT).map(|batch| self.ask(batch, context)).collect();
+        let mut calls: FuturesUnordered<_> =
+            waiting.by_ref().take(REFERENCE_CALLS_IN_FLIGHT_COUNT).map(|batch| self.ask(batch, context)).collect();
         while !tally.open.is_empty() {
             // Dropping the wait loses nothing: the calls stay in the set.
             let Ok(Some((node, asked, answer))) = timeout_at(context.deadline, calls.next()).await else { break };

@@ -236,7 +236,9 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> OpenStoreError {
 
 fn load_known(disk: &dyn Disk, layout_file: &Path) -> Result<KnownMarkers, OpenStoreError> {
     match disk.read(layout_file, LAYOUT_LEN_MAX_BYTES) {
-        Ok(bytes) => KnownMarkers::from_stored(&bytes).map_err(|reason| OpenStoreError::LayoutDamaged { path: layout_file.to_owned(), reason }),
+        Ok(bytes) => {
+            KnownMarkers::from_stored(&bytes).map_err(|reason| OpenStoreError::LayoutDamaged { path: layout_file.to_owned(), reason })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(KnownMarkers::default()),
         Err(error) => Err(at(layout_file)(error)),
     }

@@ -30,11 +30,11 @@ use garage_util::{
 };
 use tokio::sync::Semaphore;
 
+use self::{dir_sync::DirSync, dirs::DataDirs, locks::HashLocks};
 pub use self::{
     dirs::{DataDirOptions, DirUsage, OpenStoreError},
     locks::HashLock,
 };
-use self::{dir_sync::DirSync, dirs::DataDirs, locks::HashLocks};
 use crate::{
     encoding::CorruptBlock,
     hash::BlockHash,

@@ -101,7 +101,8 @@ impl Fixture {
     }
     /// The one file of a block, wherever it is.
     fn file_of(&self, hash: BlockHash, dirs: &[&str]) -> PathBuf {
-        let places = dirs.iter().flat_map(|dir| [Encoding::Plain, Encoding::Zstd].map(|encoding| block_file(&self.dir(dir), hash, encoding)));
+        let places =
+            dirs.iter().flat_map(|dir| [Encoding::Plain, Encoding::Zstd].map(|encoding| block_file(&self.dir(dir), hash, encoding)));
         let files: Vec<PathBuf> = places.filter(|path| path.is_file()).collect();
         assert_eq!(files.len(), 1, "{files:?}");
         files[0].clone()
@@ -166,7 +167,9 @@ async fn many_writers_at_once_lose_nothing() {
 
 #[tokio::test]
 async fn a_corrupt_copy_is_set_aside_and_a_new_upload_mends_it() {
-    for (compression, damage) in [(Compression::Never, "flip"), (Compression::WherePays(1), "flip"), (Compression::Never, "cut"), (Compression::Never, "empty")] {
+    for (compression, damage) in
+        [(Compression::Never, "flip"), (Compression::WherePays(1), "flip"), (Compression::Never, "cut"), (Compression::Never, "empty")]
+    {
         let fixture = Fixture::open(&["a"]).await;
         let block = Bytes::from(content(3, 1_000).repeat(20));
         let hash = BlockHash::of(&block);
