@@ -16,8 +16,8 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client may send none of the body it announced. Longer: 400 `RequestTimeout`, and the connection closes.
 pub const BODY_STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Open connections of one listener. More: the one that has waited longest without a request is closed for the new one.
-pub const CONNECTION_COUNT_MAX: usize = 16_384;
+/// Open connections of one listener, some 12 KB each. More: one that waits without a request is closed for the new one; if all work, the new one waits.
+pub const CONNECTION_COUNT_MAX: usize = 8192;
 /// Connections the kernel holds for us before they are accepted.
 pub const LISTEN_BACKLOG_COUNT: u32 = 4096;
 /// Concurrent requests on one HTTP/2 connection.

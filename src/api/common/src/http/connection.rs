@@ -40,19 +40,22 @@ pub(super) struct Shared {
     pub aborting: CancellationToken,
 }
 
-/// The connections that wait for a request, longest first.
+/// The connections that wait for a request: those that never sent one first, then by how long they wait.
 #[derive(Default)]
 pub(super) struct IdleConnections {
     next: u64,
-    waiting: BTreeMap<u64, CancellationToken>,
+    waiting: BTreeMap<IdlePlace, CancellationToken>,
 }
+/// Whether the connection has served a request, and a rising number.
+type IdlePlace = (bool, u64);
+
 impl IdleConnections {
-    fn enter(&mut self, close: CancellationToken) -> u64 {
+    fn enter(&mut self, served_any: bool, close: CancellationToken) -> IdlePlace {
         self.next += 1;
-        self.waiting.insert(self.next, close);
-        self.next
+        self.waiting.insert((served_any, self.next), close);
+        (served_any, self.next)
     }
-    /// Closes the connection that has waited longest. False: every connection is at work.
+    /// Closes the connection that is missed least. False: every connection is at work.
     pub(super) fn close_oldest(&mut self) -> bool {
         self.waiting.pop_first().map(|(_, close)| close.cancel()).is_some()
     }
@@ -67,14 +70,14 @@ struct Activity {
 struct ActivityState {
     in_flight_count: usize,
     idle_since: Instant,
-    idle_place: Option<u64>,
+    idle_place: Option<IdlePlace>,
     served_any: bool,
 }
 
 impl Activity {
     fn new(shared: Arc<Shared>) -> Activity {
         let close = CancellationToken::new();
-        let idle_place = Some(shared.idle.lock().enter(close.clone()));
+        let idle_place = Some(shared.idle.lock().enter(false, close.clone()));
         Activity {
             shared,
             close,
@@ -113,7 +116,7 @@ impl Drop for InFlight {
         state.in_flight_count -= 1;
         if state.in_flight_count == 0 {
             state.idle_since = Instant::now();
-            state.idle_place = Some(self.0.shared.idle.lock().enter(self.0.close.clone()));
+            state.idle_place = Some(self.0.shared.idle.lock().enter(true, self.0.close.clone()));
         }
     }
 }
@@ -183,7 +186,14 @@ async fn watch<C: Future<Output = hyper::Result<()>>>(shared: &Shared, activity:
                 return;
             }
             () = shared.aborting.cancelled() => return,
-            () = activity.close.cancelled() => return,
+            () = activity.close.cancelled(), if !draining => {
+                // A request that came in between is still answered.
+                if activity.deadline().is_some() {
+                    return;
+                }
+                draining = true;
+                drain(connection.as_mut());
+            }
             () = shared.draining.cancelled(), if !draining => {
                 draining = true;
                 drain(connection.as_mut());

@@ -87,7 +87,7 @@ async fn accept(listener: &Listener, shared: &Shared, places: &Arc<Semaphore>) -
             let place = match places.clone().try_acquire_owned() {
                 Ok(place) => place,
                 Err(_) => {
-                    // Full: the connection that has waited longest for a request gives its place up; if all work, the new one waits.
+                    // Full: a connection that waits for a request gives its place up; if all work, the new one waits.
                     shared.idle.lock().close_oldest();
                     places.clone().acquire_owned().await.ok()?
                 }

@@ -162,6 +162,10 @@ async fn a_refused_body_is_drained_so_that_the_answer_arrives_and_the_connection
 #[tokio::test]
 async fn half_open_connections_make_room_for_those_that_ask() {
     let served = start(ServerOptions { connection_count_max: 50, ..ServerOptions::default() }).await;
+    let mut kept_alive = served.connect().await;
+    let request = b"PUT /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello";
+    kept_alive.write_all(request).await.unwrap();
+    read_until(&mut kept_alive, "hello").await;
     let mut half_open = Vec::new();
     for index in 0..300 {
         let mut stream = served.connect().await;
@@ -172,6 +176,8 @@ async fn half_open_connections_make_room_for_those_that_ask() {
     }
     served.assert_serves().await;
     served.assert_serves().await;
+    kept_alive.write_all(request).await.unwrap();
+    read_until(&mut kept_alive, "hello").await;
 }
 
 #[tokio::test]
