@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use ::http::{HeaderValue, Request, Response, header};
@@ -27,6 +28,9 @@ use super::{
     listener::Accepted,
 };
 use crate::limits::{CONNECTION_BUFFER_MAX_BYTES, HEADER_COUNT_MAX, HEADER_SECTION_MAX_BYTES, HTTP2_STREAM_COUNT_MAX};
+
+/// How long a draining connection without a request stays, so that the last bytes of its last answer get out.
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// What all connections of a server share.
 pub(super) struct Shared {
@@ -94,10 +98,14 @@ impl Activity {
         InFlight(self.clone())
     }
     /// When the connection has been idle for too long; `None` while it is at work.
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self, draining_since: Option<Instant>) -> Option<Instant> {
         let state = self.state.lock();
         let patience = if state.served_any { self.shared.options.idle_timeout } else { self.shared.options.header_read_timeout };
-        (state.in_flight_count == 0).then(|| state.idle_since + patience)
+        let deadline = match draining_since {
+            Some(since) => since.max(state.idle_since) + DRAIN_GRACE,
+            None => state.idle_since + patience,
+        };
+        (state.in_flight_count == 0).then_some(deadline)
     }
 }
 impl Drop for Activity {
@@ -171,11 +179,12 @@ fn http2_builder(shared: &Shared) -> http2::Builder<RuntimeExecutor> {
 
 async fn watch<C: Future<Output = hyper::Result<()>>>(shared: &Shared, activity: &Activity, connection: C, drain: impl Fn(Pin<&mut C>)) {
     let mut connection = std::pin::pin!(connection);
-    let mut draining = false;
+    let mut draining_since: Option<Instant> = None;
     loop {
-        let idle_until = activity.deadline();
+        let idle_until = activity.deadline(draining_since);
         // While at work there is no deadline; look again after a while, as work may have ended meanwhile.
-        let look_again = idle_until.unwrap_or_else(|| Instant::now() + shared.options.idle_timeout);
+        let pause = if draining_since.is_some() { DRAIN_GRACE } else { shared.options.idle_timeout };
+        let look_again = idle_until.unwrap_or_else(|| Instant::now() + pause);
         tokio::select! {
             biased;
             // Each losing branch is a wait that is taken up again in the next round; the connection itself is never dropped but on purpose.
@@ -186,20 +195,20 @@ async fn watch<C: Future<Output = hyper::Result<()>>>(shared: &Shared, activity:
                 return;
             }
             () = shared.aborting.cancelled() => return,
-            () = activity.close.cancelled(), if !draining => {
+            () = activity.close.cancelled(), if draining_since.is_none() => {
                 // A request that came in between is still answered.
-                if activity.deadline().is_some() {
+                if activity.deadline(None).is_some() {
                     return;
                 }
-                draining = true;
+                draining_since = Some(Instant::now());
                 drain(connection.as_mut());
             }
-            () = shared.draining.cancelled(), if !draining => {
-                draining = true;
+            () = shared.draining.cancelled(), if draining_since.is_none() => {
+                draining_since = Some(Instant::now());
                 drain(connection.as_mut());
             }
             () = tokio::time::sleep_until(look_again) => {
-                if activity.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+                if activity.deadline(draining_since).is_some_and(|deadline| deadline <= Instant::now()) {
                     return;
                 }
             }

@@ -211,6 +211,20 @@ async fn a_stop_lets_requests_under_way_finish_and_takes_no_new_ones() {
 }
 
 #[tokio::test]
+async fn half_open_connections_do_not_hold_up_a_stop() {
+    let served = start(ServerOptions { drain_timeout: Duration::from_secs(3600), ..ServerOptions::default() }).await;
+    let mut streams = Vec::new();
+    for sent in ["", "GET /", "GET /echo HTTP/1.1\r\nHost:"] {
+        let mut stream = served.connect().await;
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        streams.push(stream);
+    }
+    served.assert_serves().await;
+    served.stop.cancel();
+    served.server.await.unwrap();
+}
+
+#[tokio::test]
 async fn a_request_that_never_ends_does_not_hold_up_a_stop() {
     let served = start(ServerOptions { drain_timeout: Duration::from_millis(50), ..ServerOptions::default() }).await;
     let mut busy = served.connect().await;
