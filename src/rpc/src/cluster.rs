@@ -316,7 +316,9 @@ impl Cluster {
     pub fn report_space(&self, report: SpaceReport) {
         self.inner.membership.report_space(report);
     }
-    /// Remembers the mark that came with an acknowledgement of `node`; tells if its store is another, or an older state, than before.
+    /// Remembers the mark that came with an acknowledgement of `node`; tells if its store is another one than before.
+    ///
+    /// A store that was set back is noticed at the next handshake and shown by [`Cluster::status`].
     pub fn note_store_mark(&self, node: NodeId, mark: StoreMark) -> Option<StoreRegression> {
         self.inner.membership.note_store_mark(node, mark)
     }

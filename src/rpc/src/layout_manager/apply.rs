@@ -139,20 +139,20 @@ impl Cluster {
         let node_count = nodes.len();
         let coordinator = Coordinator::write_if(WriteId::random(self.runtime()), QuorumSets::single(QuorumSet::majority(nodes)));
         let mut drive = Drive::new(self, version, before.epoch(), Some(encode_version(next)));
-        match drive.run(coordinator).await? {
-            Outcome::Written { .. } => Ok(next.clone()),
-            Outcome::PreconditionFailed { newest } => {
-                let decided = newest.and_then(|entry| drive.contents.get(&entry.id)).and_then(|content| decode_version(content).ok());
-                decided.ok_or(ApplyError::Unknown { version })
-            }
-            Outcome::Unknown => Err(ApplyError::Unknown { version }),
-            Outcome::Value { .. } | Outcome::Unreachable | Outcome::Contended => {
-                // A replica may have told meanwhile that the version is decided.
-                match self.layout().version(version) {
-                    Some(decided) => Ok(decided.clone()),
-                    None => Err(ApplyError::NoMajority { version, node_count }),
-                }
-            }
+        let outcome = drive.run(coordinator).await?;
+        if let Outcome::Written { .. } = outcome {
+            return Ok(next.clone());
+        }
+        if let Outcome::PreconditionFailed { newest: Some(entry) } = &outcome
+            && let Some(decided) = drive.contents.get(&entry.id).and_then(|content| decode_version(content).ok())
+        {
+            return Ok(decided);
+        }
+        // A replica that knows the version to be decided refuses with the history that has it, which is then known here as well.
+        match (self.layout().version(version), outcome) {
+            (Some(decided), _) => Ok(decided.clone()),
+            (None, Outcome::Unreachable | Outcome::Contended) => Err(ApplyError::NoMajority { version, node_count }),
+            (None, _) => Err(ApplyError::Unknown { version }),
         }
     }
 }

@@ -87,6 +87,8 @@ pub struct Peer {
     pub latencies: LatencyWindow,
     /// The highest store mark it acknowledged with.
     pub store_mark: Option<StoreMark>,
+    /// The same when the present connection came up: what the peer had acknowledged before it.
+    pub store_mark_at_link: Option<StoreMark>,
     /// How its store differed from that at the last handshake.
     pub store_regression: Option<StoreRegression>,
     backoff: Backoff,
@@ -107,6 +109,7 @@ impl Peer {
             refused: None,
             latencies: LatencyWindow::default(),
             store_mark: None,
+            store_mark_at_link: None,
             store_regression: None,
             backoff: Backoff::new(DIAL_BACKOFF_MIN, DIAL_BACKOFF_MAX),
             dial_at: now,
@@ -211,7 +214,9 @@ impl PeerBook {
     pub fn connected(&mut self, node: NodeId, address: SocketAddr, now: Instant, now_ms: u64) -> Learned {
         self.refusals.remove(&address);
         let Some(peer) = self.peers.get_mut(&node) else { return Learned::default() };
-        peer.link = Some(address);
+        if peer.link.replace(address).is_none() {
+            peer.store_mark_at_link = peer.store_mark;
+        }
         peer.refused = None;
         peer.is_suspected = false;
         peer.backoff.reset();

@@ -235,24 +235,28 @@ impl Membership {
     pub(crate) fn note_store_mark(&self, node: NodeId, mark: StoreMark) -> Option<StoreRegression> {
         let mut book = self.book.lock();
         let peer = book.peer_mut(node)?;
-        let known = *peer.store_mark.get_or_insert(mark);
-        let is_regression = known.store_id != mark.store_id || mark.commit_number < known.commit_number;
-        if !is_regression {
-            peer.store_mark = Some(mark);
-            return None;
+        let known = peer.store_mark.get_or_insert(mark);
+        if known.store_id != mark.store_id {
+            return Some(StoreRegression { known: *known, found: mark });
         }
-        Some(StoreRegression { known, found: mark })
+        // Acknowledgements can overtake each other.
+        known.commit_number = known.commit_number.max(mark.commit_number);
+        None
     }
 
-    /// Compares a peer's mark at a handshake: only then a lower number means loss, as acknowledgements can overtake each other.
+    /// Compares the mark that a peer tells in an exchange with what it had acknowledged before the connection came up.
     fn compare_store_mark(&self, node: NodeId, mark: StoreMark) {
-        let regression = self.note_store_mark(node, mark);
-        if let Some(regression) = regression {
+        let mut regression = self.note_store_mark(node, mark);
+        let mut book = self.book.lock();
+        let Some(peer) = book.peer_mut(node) else { return };
+        // Not with the highest mark of all: one that was acknowledged during this very exchange would look like a loss.
+        if let Some(known) = peer.store_mark_at_link.filter(|known| mark.commit_number < known.commit_number) {
+            regression = regression.or(Some(StoreRegression { known, found: mark }));
+        }
+        if let Some(regression) = regression.filter(|_| peer.store_regression.is_none()) {
             tracing::error!(%node, "{regression}");
         }
-        if let Some(peer) = self.book.lock().peer_mut(node) {
-            peer.store_regression = regression;
-        }
+        peer.store_regression = regression;
     }
 
     /// See [`Cluster::status`].

@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use foca::Timer;
-use futures::{StreamExt, stream};
-use garage_net::{ConnectionEvent, NodeId, Transport};
+use futures::{
+    StreamExt,
+    stream::{self, FuturesUnordered},
+};
+use garage_net::{ConnectError, ConnectionEvent, NodeId, Transport};
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
     time::{Instant, sleep, sleep_until, timeout},
@@ -235,22 +238,36 @@ async fn dial(cluster: Cluster, transport: Arc<dyn Transport>) {
     }
 }
 
-/// Tries the addresses in turn; the sentence of the last failure.
+/// Tries all addresses at once, so that an old one costs no time; the sentence of the last failure.
 async fn dial_one(transport: &dyn Transport, dial: &Dial) -> Result<(), String> {
-    let mut failure = String::from("no address is known");
-    for text in &dial.addresses {
-        let addresses = match resolve(text).await {
-            Ok(addresses) => addresses,
-            Err(error) => {
-                failure = format!("{text}: {error}");
-                continue;
+    let (mut refused, mut failure) = (None, String::from("no address is known"));
+    let mut attempts: FuturesUnordered<_> = dial.addresses.iter().map(|text| dial_address(transport, dial.node, text)).collect();
+    // Dropping the attempts still under way loses nothing: the node is connected.
+    while let Some(attempt) = attempts.next().await {
+        match attempt {
+            Ok(()) => return Ok(()),
+            // What a peer said is worth more to the operator than an address where nobody is.
+            Err((ConnectError::Refused { .. }, sentence)) => refused = Some(sentence),
+            Err((_, sentence)) => failure = sentence,
+        }
+    }
+    Err(refused.unwrap_or(failure))
+}
+
+async fn dial_address(transport: &dyn Transport, node: NodeId, text: &str) -> Result<(), (ConnectError, String)> {
+    let unreachable = |address, sentence: String| (ConnectError::Unreachable { address }, sentence);
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    let addresses = resolve(text).await.map_err(|error| unreachable(nowhere, format!("{text}: {error}")))?;
+    let mut failure = unreachable(nowhere, format!("{text} is no address"));
+    for address in addresses {
+        match timeout(DIAL_TIMEOUT, transport.connect(address, Some(node))).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => {
+                let sentence = error.to_string();
+                failure = (error, sentence);
             }
-        };
-        for address in addresses {
-            match timeout(DIAL_TIMEOUT, transport.connect(address, Some(dial.node))).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(error)) => failure = error.to_string(),
-                Err(_) => failure = format!("{address} does not answer"),
+            Err(_) => {
+                failure = unreachable(address, format!("{address} does not answer; check that the node runs and that UDP reaches it"))
             }
         }
     }

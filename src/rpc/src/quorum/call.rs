@@ -253,7 +253,8 @@ mod tests {
     async fn a_write_waits_for_its_last_copies_when_the_background_is_full() {
         let (calls, start) = (calls(), Instant::now());
         let full = calls.background.clone().try_acquire_many_owned(super::BACKGROUND_BYTES_MAX as u32).unwrap();
-        let write = calls.write_all(&three(), start + 10_000 * MS, 1, |to| async move {
+        let sets = three();
+        let write = calls.write_all(&sets, start + 10_000 * MS, 1, |to| async move {
             sleep(100 * MS * u32::from(to.0[0])).await;
             Ok::<_, String>(())
         });
