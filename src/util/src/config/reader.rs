@@ -222,12 +222,12 @@ impl<'a> TableReader<'a> {
 
 fn unknown_key_message(key: &str, known: &BTreeSet<String>) -> String {
     let nearest = known.iter().map(|name| (edit_distance(key, name), name)).min();
-    let suggestion = match nearest {
-        Some((distance, name)) if distance <= 1 + key.len() / 4 => format!("; did you mean {name}?"),
-        _ => String::new(),
+    let lead = match nearest {
+        Some((distance, name)) if distance <= 1 + key.len() / 4 => format!("did you mean {name}? Allowed"),
+        _ => "allowed".to_owned(),
     };
     let allowed: Vec<&str> = known.iter().map(String::as_str).collect();
-    format!("unknown key{suggestion} Allowed here: {}", allowed.join(", ")).replacen("key Allowed", "key; allowed", 1)
+    format!("unknown key; {lead} here: {}", allowed.join(", "))
 }
 
 /// Insertions, deletions and replacements that turn `left` into `right`.
