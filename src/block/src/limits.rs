@@ -39,6 +39,8 @@ pub const FETCH_HEDGE_MAX: Duration = Duration::from_secs(2);
 pub const FETCH_HEDGE_UNKNOWN: Duration = Duration::from_millis(500);
 /// Times that one block is planned anew because a replica knew a newer layout. Then the write fails, to be retried by the client.
 pub const STALE_LAYOUT_TRIES_MAX_COUNT: usize = 3;
+/// How long one block of a body may take when the config names no `rpc_timeout_msec`.
+pub const BLOCK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 /// How long a node is asked to look at a copy that a reader found bad.
 pub const CHECK_CALL_MAX: Duration = Duration::from_secs(60);
 /// References in one message; longer lists are sent in several.

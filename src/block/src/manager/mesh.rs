@@ -49,6 +49,8 @@ pub trait Mesh: Send + Sync {
 
 /// A block on its way.
 pub type SentBlock = (BlockHeader, Option<BodyStream>);
+/// An answer with the body that may follow it, or why there is none.
+pub(crate) type Called<M> = Result<(<M as Message>::Answer, Option<BodyStream>), CallError>;
 
 impl From<RequestContext> for CallOptions {
     fn from(context: RequestContext) -> CallOptions {
@@ -62,7 +64,7 @@ fn call<M: Message>(
     message: &M,
     body: Option<BodyStream>,
     context: RequestContext,
-) -> BoxFuture<'static, Result<(M::Answer, Option<BodyStream>), CallError>> {
+) -> BoxFuture<'static, Called<M>> {
     let (cluster, message) = (cluster.clone(), Encoded::new(message));
     async move { cluster.call_with_body(to, &message, body, context.into()).await }.boxed()
 }

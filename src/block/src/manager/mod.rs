@@ -34,8 +34,8 @@ use crate::{
     encoding::{Compression, CorruptBlock},
     hash::BlockHash,
     limits::{
-        BLOCK_LEN_MAX_BYTES, BLOCK_RAM_DEFAULT_BYTES, BLOCK_SIZE_DEFAULT_BYTES, FETCH_HEDGE_MAX, FETCH_HEDGE_MIN, FETCH_HEDGE_UNKNOWN,
-        READ_AHEAD_TOTAL_MAX_BYTES, WRITES_IN_FLIGHT_DEFAULT_COUNT,
+        BLOCK_LEN_MAX_BYTES, BLOCK_RAM_DEFAULT_BYTES, BLOCK_SIZE_DEFAULT_BYTES, BLOCK_TIMEOUT_DEFAULT, FETCH_HEDGE_MAX, FETCH_HEDGE_MIN,
+        FETCH_HEDGE_UNKNOWN, READ_AHEAD_TOTAL_MAX_BYTES, WRITES_IN_FLIGHT_DEFAULT_COUNT,
     },
     message::code,
     service::{BlockService, LocalWriteError, write_code},
@@ -70,6 +70,8 @@ pub struct ManagerOptions {
     pub ram_buffer_bytes: usize,
     /// `block_max_concurrent_writes_per_request`.
     pub writes_in_flight_count: usize,
+    /// How long one block of a body may take (`rpc_timeout_msec`); the request's own deadline bounds the whole body.
+    pub block_timeout: Duration,
 }
 
 impl Default for ManagerOptions {
@@ -79,6 +81,7 @@ impl Default for ManagerOptions {
             compression: Compression::WherePays(1),
             ram_buffer_bytes: BLOCK_RAM_DEFAULT_BYTES,
             writes_in_flight_count: WRITES_IN_FLIGHT_DEFAULT_COUNT,
+            block_timeout: BLOCK_TIMEOUT_DEFAULT,
         }
     }
 }
@@ -214,6 +217,11 @@ impl BlockManager {
     /// The options it was made with.
     pub fn options(&self) -> &ManagerOptions {
         &self.0.options
+    }
+
+    /// The context of one block of a body.
+    fn block_context(&self, body: RequestContext) -> RequestContext {
+        RequestContext { deadline: body.deadline.min(Instant::now() + self.0.options.block_timeout), ..body }
     }
 
     /// This node's own blocks.

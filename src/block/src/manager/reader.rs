@@ -116,7 +116,7 @@ impl<E: From<ReadBlockError> + Send + 'static> Ahead<E> {
         }
         self.next = None;
         let (mut sender, content) = oneshot::channel();
-        let (manager, context) = (self.manager.clone(), self.context);
+        let (manager, context) = (self.manager.clone(), self.manager.block_context(self.context));
         self.manager.0.runtime.spawn("block read", async move {
             // A reader that is gone wants no content, and the read under way is cancelled.
             tokio::select! { biased; () = sender.closed() => {} got = manager.get(block, context) => drop(sender.send(got)) }

@@ -293,6 +293,24 @@ async fn a_reference_without_its_file_leaves_work_and_one_with_it_leaves_none() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn nodes_that_stay_silent_fail_a_body_after_one_blocks_time() {
+    let block_timeout = Duration::from_secs(5);
+    let nodes = Nodes::new(ManagerOptions { block_timeout, ..ManagerOptions::default() }).await;
+    let whole = content(1, 10_000);
+    let blocks = nodes.manager.write(body(&whole), &options(), context()).await.unwrap();
+    nodes.lose_block(1, &whole);
+    nodes.set(2, Mode::Silent);
+    nodes.set(3, Mode::Silent);
+    let started = Instant::now();
+    let written = nodes.manager.write(body(&content(2, 10)), &options(), context()).await;
+    assert!(matches!(&written, Err(WriteError::Put(PutBlockError::Quorum { error, .. })) if error.got == 1), "{written:?}");
+    assert_eq!(started.elapsed(), block_timeout, "virtual time");
+    let mut reader = nodes.manager.read(stream::iter(blocks.into_iter().map(Ok::<_, ReadBlockError>)), context());
+    assert!(matches!(reader.next().await, Some(Err(ReadBlockError::Unavailable { .. }))));
+    assert_eq!(started.elapsed(), 2 * block_timeout, "virtual time");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_goes_away_gives_its_memory_back() {
     let nodes = Nodes::new(ManagerOptions::default()).await;
     nodes.set(2, Mode::Silent);

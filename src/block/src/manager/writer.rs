@@ -159,7 +159,8 @@ impl BodyWriter<'_> {
 
     fn start(&mut self, pieces: Vec<Bytes>, held: Held) {
         self.entering = None;
-        let (manager, options, context, index) = (self.manager, self.options, self.context, self.blocks.len());
+        let (manager, options, index) = (self.manager, self.options, self.blocks.len());
+        let context = manager.block_context(self.context);
         self.blocks.push(None);
         let put = async move {
             let make_reference = |hash| options.reference_to(hash);

@@ -18,7 +18,7 @@ use garage_util::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::paths::{MARKER_FILE, TEMPORARY_DIR};
+use super::paths::{MARKER_FILE, TEMPORARY_DIR, is_temporary};
 use crate::hash::BlockHash;
 
 garage_util::id32!(
@@ -290,11 +290,11 @@ fn read_marker(disk: &dyn Disk, file: &Path) -> Result<Option<MarkerId>, OpenSto
     }
 }
 
-/// Makes the directory and its place for temporary files, empty.
+/// Makes the directory and its place for temporary files, and empties that of ours.
 fn prepare_writable(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     let temporary_dir = path.join(TEMPORARY_DIR);
     disk.create_dir_all(&temporary_dir)?;
-    for leftover in disk.list(&temporary_dir)? {
+    for leftover in disk.list(&temporary_dir)?.into_iter().filter(|file| is_temporary(file)) {
         disk.remove(&leftover)?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use crate::{encoding::Encoding, hash::BlockHash};
 /// The forms a block's file may have, in the order in which they are looked for.
 pub const ENCODINGS: [Encoding; 2] = [Encoding::Plain, Encoding::Zstd];
 /// Directory for files that are being written, one in each data directory; what is in it at start is left over from a crash.
-pub const TEMPORARY_DIR: &str = "tmp";
+pub const TEMPORARY_DIR: &str = "garage-tmp";
 /// Names a data directory, by a random id in it.
 pub const MARKER_FILE: &str = "garage-marker";
 
@@ -41,12 +41,26 @@ pub fn temporary_file(data_dir: &Path, hash: BlockHash, token: u64) -> PathBuf {
     data_dir.join(TEMPORARY_DIR).join(format!("{hash}.{token:016x}"))
 }
 
+/// Whether a file in the temporary directory is one of ours; whatever else someone put there is left alone.
+pub fn is_temporary(file: &Path) -> bool {
+    let Some((hash, token)) = file.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.')) else { return false };
+    hash.parse::<BlockHash>().is_ok() && token.len() == 16 && token.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use super::{block_file, set_aside_file};
+    use super::{block_file, is_temporary, set_aside_file, temporary_file};
     use crate::{encoding::Encoding, hash::BlockHash};
+
+    #[test]
+    fn temporaries_are_told_from_other_files() {
+        assert!(is_temporary(&temporary_file(Path::new("/data"), BlockHash([7; 32]), 5)));
+        for other in ["/data/garage-tmp/notes.txt", "/data/garage-tmp/..", "/data/garage-tmp/0123.0000000000000005", "/"] {
+            assert!(!is_temporary(Path::new(other)), "{other}");
+        }
+    }
 
     #[test]
     fn names_are_those_that_operators_know() {

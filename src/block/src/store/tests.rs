@@ -137,7 +137,7 @@ async fn a_block_outlives_the_store_in_either_form() {
     for block in &blocks {
         assert_eq!(again.get(BlockHash::of(block)).await.unwrap(), block);
     }
-    assert_eq!(std::fs::read_dir(fixture.dir("a/tmp")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(fixture.dir("a/garage-tmp")).unwrap().count(), 0);
 }
 
 #[tokio::test]
@@ -231,7 +231,7 @@ async fn a_full_or_broken_directory_passes_its_blocks_to_the_other() {
         fixture.put(&content(seed, 100), Compression::Never).await.unwrap();
         assert_eq!(fixture.store.get(BlockHash::of(&content(seed, 100))).await.unwrap(), content(seed, 100));
     }
-    assert_eq!(std::fs::read_dir(fixture.dir("a/tmp")).unwrap().count(), 0, "halves are removed at once");
+    assert_eq!(std::fs::read_dir(fixture.dir("a/garage-tmp")).unwrap().count(), 0, "halves are removed at once");
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use super::super::{BlockManager, Holders, ManagerOptions, Mesh, RequestContext, SentBlock};
+use super::super::{BlockManager, Holders, ManagerOptions, Mesh, RequestContext, SentBlock, mesh::Called};
 use crate::{
     encoding::{EncodedBlock, Encoding},
     hash::BlockHash,
@@ -219,7 +219,7 @@ impl TestMesh {
         message: &M,
         body: Option<BodyStream>,
         context: RequestContext,
-    ) -> BoxFuture<'static, Result<(M::Answer, Option<BodyStream>), CallError>> {
+    ) -> BoxFuture<'static, Called<M>> {
         let payload = Bytes::from(rmp_serde::to_vec_named(message).unwrap());
         let node = self.nodes[&to].clone();
         let answered = async move {

@@ -109,7 +109,7 @@ fn one_directory_under_two_names_is_noticed() {
 fn temporaries_of_a_crash_are_removed_at_start() {
     let mut places = Places::new();
     places.open(&[("a", 1)]).unwrap();
-    let torn = places.path("a/tmp").join("torn");
+    let torn = super::super::paths::temporary_file(&places.path("a"), BlockHash::of(b"x"), 1);
     RealDisk.write_new(&torn, b"half a blo", false).unwrap();
     places.open(&[("a", 1)]).unwrap();
     assert_eq!(RealDisk.len(&torn).unwrap(), None);
