@@ -18,8 +18,10 @@ use crate::{
     state::StateError,
 };
 
-/// How often trackers and undecided versions are looked at without a cause.
+/// How often trackers are looked at without a cause.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// How often undecided versions are looked for.
+const UNDECIDED_PERIOD: Duration = Duration::from_secs(3);
 
 /// Here is my layout history; give me yours if it differs once you have merged mine.
 #[derive(Serialize, Deserialize)]
@@ -103,9 +105,10 @@ pub(crate) fn register_handlers(cluster: &Cluster, router: RouterBuilder) -> Rou
         })
 }
 
-/// Starts the task that keeps histories equal.
+/// Starts the tasks that keep histories equal.
 pub(crate) fn start(cluster: &Cluster) {
     let cluster = cluster.clone();
+    cluster.runtime().spawn("undecided layouts", settle_undecided(cluster.clone()));
     cluster.runtime().clone().spawn("layout", async move {
         let known = Arc::new(Mutex::new(BTreeMap::<NodeId, [u8; 32]>::new()));
         let mut changes = cluster.keeper().changes();
@@ -117,19 +120,27 @@ pub(crate) fn start(cluster: &Cluster) {
                 () = cluster.keeper().sync_wakes.notified() => {}
                 () = tokio::time::sleep(LOOK_PERIOD) => {}
             }
-            look(&cluster).await;
+            if let Err(error) = cluster.keeper().look_again().await {
+                tracing::error!(%error, "the layout cannot be stored");
+            }
             changes.mark_unchanged();
             sync_all(&cluster, &known).await;
         }
     });
 }
 
-/// Raises trackers that may rise by now, and settles a version that somebody began to apply and did not finish.
-async fn look(cluster: &Cluster) {
-    if let Err(error) = cluster.keeper().look_again().await {
-        tracing::error!(%error, "the layout cannot be stored");
+/// Settles versions that somebody began to apply and did not finish; apart from the other task, as it may wait for silent nodes.
+async fn settle_undecided(cluster: Cluster) {
+    let mut seen_before = None;
+    loop {
+        tokio::time::sleep(UNDECIDED_PERIOD).await;
+        // One that is there twice is not just being applied: its coordinator stopped half way.
+        let seen = cluster.keeper().ballots.lock().await.undecided();
+        if seen.is_some() && seen == seen_before {
+            super::apply::finish_undecided(&cluster).await;
+        }
+        seen_before = seen;
     }
-    super::apply::finish_undecided(cluster).await;
 }
 
 /// Compares histories with every connected peer whose digest is not known to be the same, and with those that were asked for.

@@ -246,7 +246,7 @@ mod tests {
             })
             .await
             .unwrap_err();
-        assert_eq!((error.got, error.needed, error.errors.len(), start.elapsed()), (0, 2, 2, 0 * MS));
+        assert_eq!((error.got, error.needed, error.errors.len(), start.elapsed()), (0, 2, 2, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
@@ -304,7 +304,7 @@ mod tests {
                     },
                 )
                 .await;
-            assert_eq!((got, start.elapsed()), (expected, 0 * MS));
+            assert_eq!((got, start.elapsed()), (expected, Duration::ZERO));
         }
     }
 }
