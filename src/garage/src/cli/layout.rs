@@ -139,7 +139,7 @@ async fn show(session: &mut Session<'_>) -> Result<(), CliError> {
         LayoutPreview::Failure { error } => session.out.line(format!("The new layout cannot be computed: {error}")),
         LayoutPreview::Success { message, statistics, new_layout } => {
             print_layout(session, &new_layout);
-            report::print(session, statistics.as_ref(), &message);
+            report::print(session, statistics.as_deref(), &message);
             session.out.line("\nTo apply the staged changes, run:\n");
             session.out.line(format!("    garage layout apply --version {}", layout.version + 1));
             session.out.line("\nTo drop them: garage layout revert --yes");

@@ -139,9 +139,9 @@ pub enum LayoutPreview {
         message: Vec<String>,
         /// The same in numbers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        statistics: Option<LayoutStatistics>,
+        statistics: Option<Box<LayoutStatistics>>,
         /// The layout it would be.
-        new_layout: Layout,
+        new_layout: Box<Layout>,
     },
 }
 
