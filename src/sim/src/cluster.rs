@@ -1,0 +1,251 @@
+//! Nodes that start, crash, come back and are cut off; a layout, a bucket and a key to work with.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use garage_block::{manager::ManagerOptions, store::StoreOptions};
+use garage_db::{DbOptions, MemoryEngine};
+use garage_model::{
+    RequestContext,
+    node::{Node, NodeIdentity, NodeOptions, PreparedNode},
+    objects::BucketRef,
+};
+use garage_net::NodeId;
+use garage_rpc::{
+    RouterBuilder,
+    layout::{Role, RoleChange},
+    state::StateFiles,
+};
+use garage_table::keyspaces;
+use garage_util::config::ConsistencyMode;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    disk::SimDisk,
+    network::{Conditions, Network},
+    seed::Seed,
+    surroundings::{SimClock, runtime},
+};
+
+/// What a simulated cluster is like.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterOptions {
+    /// Nodes, each in a zone of its own up to `zone_count`.
+    pub node_count: usize,
+    /// Zones; node i is in zone i modulo this.
+    pub zone_count: usize,
+    /// Copies.
+    pub replication_factor: usize,
+    /// The network.
+    pub conditions: Conditions,
+    /// A commit or file operation takes up to twice this.
+    pub disk_delay: Duration,
+    /// Bytes of a block.
+    pub block_size_bytes: usize,
+    /// Objects up to this size are kept in rows.
+    pub inline_max_bytes: usize,
+}
+
+impl ClusterOptions {
+    /// Three nodes in three zones, a fixed delay one way, disks that take no time: for counting round trips.
+    pub fn exact(delay: Duration) -> ClusterOptions {
+        let conditions = Conditions { delay, jitter: Duration::ZERO, lost_one_in: 0 };
+        ClusterOptions { conditions, disk_delay: Duration::ZERO, ..ClusterOptions::rough() }
+    }
+    /// Three nodes in three zones, delays and losses by chance.
+    pub fn rough() -> ClusterOptions {
+        ClusterOptions {
+            node_count: 3,
+            zone_count: 3,
+            replication_factor: 3,
+            conditions: Conditions { delay: Duration::from_millis(5), jitter: Duration::from_millis(20), lost_one_in: 50 },
+            disk_delay: Duration::from_millis(2),
+            block_size_bytes: 64 << 10,
+            inline_max_bytes: 16 << 10,
+        }
+    }
+}
+
+/// One node and what outlives it.
+struct Slot {
+    id: NodeId,
+    address: SocketAddr,
+    clock: Arc<SimClock>,
+    disk: Arc<SimDisk>,
+    engine: MemoryEngine,
+    lives_count: u64,
+    alive: Option<(Node, CancellationToken)>,
+}
+
+/// A simulated cluster.
+pub struct Cluster {
+    options: ClusterOptions,
+    seed: Seed,
+    network: Network,
+    slots: Vec<Slot>,
+}
+
+/// How long the simulation waits, in virtual time, for what must come about by itself.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+impl Cluster {
+    /// Starts all nodes, lets them find each other, applies a layout.
+    pub async fn start(seed: u64, options: ClusterOptions) -> Cluster {
+        let seed = Seed::new(seed);
+        let network = Network::new(seed.fork(1_000), options.conditions);
+        let slots = (0..options.node_count).map(|index| Slot {
+            id: NodeId([index as u8 + 1; 32]),
+            address: SocketAddr::from(([10, 0, 0, index as u8 + 1], 3901)),
+            clock: Arc::new(SimClock::new()),
+            disk: Arc::new(SimDisk::default()),
+            engine: MemoryEngine::new(keyspaces::SPECS),
+            lives_count: 0,
+            alive: None,
+        });
+        let mut cluster = Cluster { options, slots: slots.collect(), seed, network };
+        for index in 0..options.node_count {
+            cluster.restart(index).await;
+        }
+        cluster.apply_layout().await;
+        cluster
+    }
+
+    /// The options it was started with.
+    pub fn options(&self) -> &ClusterOptions {
+        &self.options
+    }
+    /// The seed's number, to be printed with a failure.
+    pub fn seed(&self) -> u64 {
+        self.seed.number()
+    }
+    /// An independent stream of chance.
+    pub fn fork_seed(&self, label: u64) -> Seed {
+        self.seed.fork(label)
+    }
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+    /// A running node.
+    ///
+    /// # Panics
+    /// When it is down: a mistake of the test.
+    pub fn node(&self, index: usize) -> &Node {
+        &self.slots[index].alive.as_ref().expect("the test asks a node that it stopped").0
+    }
+    /// The running nodes.
+    pub fn alive(&self) -> Vec<usize> {
+        (0..self.slots.len()).filter(|index| self.slots[*index].alive.is_some()).collect()
+    }
+    /// A node's id.
+    pub fn id(&self, index: usize) -> NodeId {
+        self.slots[index].id
+    }
+    /// A node's disk.
+    pub fn disk(&self, index: usize) -> &SimDisk {
+        &self.slots[index].disk
+    }
+    /// A node's clock.
+    pub fn clock(&self, index: usize) -> &SimClock {
+        &self.slots[index].clock
+    }
+    /// A request that may take `patience`.
+    pub fn context(&self, patience: Duration) -> RequestContext {
+        RequestContext::within(patience)
+    }
+
+    /// Starts a node, again or for the first time.
+    pub async fn restart(&mut self, index: usize) {
+        let bootstrap_peers =
+            self.slots.iter().filter(|slot| slot.lives_count > 0).map(|slot| (slot.id, slot.address.to_string())).collect();
+        let (options, network) = (self.options, self.network.clone());
+        let slot = &mut self.slots[index];
+        assert!(slot.alive.is_none(), "node {index} is running");
+        slot.lives_count += 1;
+        let life = self.seed.fork(10_000 + index as u64 * 1_000 + slot.lives_count);
+        let (runtime, stopping) = runtime(&slot.clock, life, options.disk_delay);
+        let files = StateFiles::new(slot.disk.clone(), PathBuf::from("/meta"), runtime.clone());
+        let block_store =
+            StoreOptions { min_free_bytes: 0, ..StoreOptions::new(PathBuf::from("/data"), PathBuf::from("/meta/data_layout")) };
+        let prepared = PreparedNode::open(NodeOptions {
+            runtime: runtime.clone(),
+            local: slot.id,
+            engine: Arc::new(slot.engine.clone()),
+            db: DbOptions::default(),
+            disk: slot.disk.clone(),
+            block_store,
+            blocks: ManagerOptions { block_size_bytes: options.block_size_bytes, ..ManagerOptions::default() },
+            files,
+            identity: NodeIdentity {
+                hostname: format!("sim{index}"),
+                release: "sim".to_string(),
+                public_address: Some(slot.address.to_string()),
+                bootstrap_peers,
+            },
+            replication_factor: options.replication_factor,
+            consistency_mode: ConsistencyMode::Consistent,
+            secret: [7; 32],
+            inline_max_bytes: options.inline_max_bytes,
+            allow_punycode: false,
+        });
+        let prepared = prepared.await.unwrap_or_else(|error| panic!("seed {}: node {index} does not start: {error}", self.seed.number()));
+        let (id, address) = (slot.id, slot.address);
+        let online = prepared
+            .online(RouterBuilder::new(), |service| Ok::<_, std::convert::Infallible>(network.attach(id, address, runtime, service)));
+        let Ok(node) = online;
+        slot.alive = Some((node, stopping));
+    }
+
+    /// Kills a node: its tasks end where they stand, its disk keeps what was forced to it.
+    pub fn crash(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let Some((node, stopping)) = slot.alive.take() else { return };
+        stopping.cancel();
+        self.network.detach(slot.id);
+        node.cluster.disconnect();
+        slot.disk.crash();
+        slot.engine.crash(0);
+    }
+
+    /// Cuts a node off from all others, in both directions, or mends that.
+    pub fn isolate(&self, index: usize, is_cut: bool) {
+        for other in (0..self.slots.len()).filter(|other| *other != index) {
+            self.network.cut(self.slots[index].id, self.slots[other].id, is_cut);
+            self.network.cut(self.slots[other].id, self.slots[index].id, is_cut);
+        }
+    }
+
+    async fn apply_layout(&mut self) {
+        self.await_condition("all nodes know each other", |cluster| {
+            let alive = cluster.alive();
+            alive.iter().all(|index| alive.iter().all(|other| cluster.node(*index).cluster.is_up(cluster.id(*other))))
+        })
+        .await;
+        let node = self.node(0).clone();
+        for (index, slot) in self.slots.iter().enumerate() {
+            let zone = format!("zone{}", index % self.options.zone_count);
+            let role = Role { zone, capacity_bytes: Some(1 << 40), tags: Vec::new() };
+            node.cluster.stage_role(slot.id, RoleChange::Assign(role)).await.expect("a simulated disk takes the staged layout");
+        }
+        node.cluster.apply_layout(1).await.expect("three nodes in three zones are a valid layout");
+        self.await_condition("all nodes have the layout", |cluster| {
+            cluster.alive().iter().all(|index| cluster.node(*index).cluster.layout().current().version == 1)
+        })
+        .await;
+    }
+
+    /// Waits, in virtual time, until `is_met`.
+    pub async fn await_condition(&self, what: &str, is_met: impl Fn(&Cluster) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_met(self) {
+            assert!(Instant::now() < deadline, "seed {}: after {PATIENCE:?} it is still not so that {what}", self.seed.number());
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Makes a bucket through a node.
+    pub async fn make_bucket(&self, index: usize, name: &str) -> BucketRef {
+        let made = self.node(index).access.buckets().create(name, None, self.context(PATIENCE)).await;
+        made.unwrap_or_else(|error| panic!("seed {}: bucket {name} can't be made: {error}", self.seed.number())).as_ref()
+    }
+}
