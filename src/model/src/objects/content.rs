@@ -48,6 +48,28 @@ impl Objects {
         .right_stream()
     }
 
+    /// The parts of an object that was uploaded in parts, in order; empty for any other.
+    pub async fn parts(&self, found: &FoundObject, context: RequestContext) -> Result<Vec<PartRef>, ModelError> {
+        let (mut all, mut next_chunk) = (Vec::new(), 0);
+        if let Some(first) = found.first.clone() {
+            let PayloadChunk::Parts { parts, .. } = first else { return Ok(all) };
+            (all, next_chunk) = (parts, 1);
+        }
+        let part_count = found.meta.part_count.unwrap_or(0) as usize;
+        while all.len() < part_count {
+            let chunks = self.tables.companions(&found.group, found.entry.id, next_chunk, CHUNKS_AT_ONCE, self.step(context)).await?;
+            if chunks.is_empty() {
+                break;
+            }
+            for chunk in &chunks {
+                let PayloadChunk::Parts { parts, .. } = chunk_of(chunk)? else { return Ok(Vec::new()) };
+                all.extend(parts);
+                next_chunk = chunk.chunk + 1;
+            }
+        }
+        Ok(all)
+    }
+
     /// All blocks of an object in order, or its inline bytes.
     pub(super) async fn list_blocks(
         &self,

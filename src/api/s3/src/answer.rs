@@ -1,0 +1,37 @@
+//! Small builders of answers.
+
+use garage_api_common::http::{Body, empty_body, full_body};
+use garage_model::rows::checksum::StoredChecksum;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+use crate::{checksums, headers};
+
+/// An answer without body.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(empty_body());
+    *response.status_mut() = status;
+    response
+}
+
+/// 200 with an XML document.
+pub fn xml(document: String) -> Response<Body> {
+    let len_bytes = document.len();
+    let mut response = Response::new(full_body(document));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(len_bytes));
+    response
+}
+
+/// Adds an ETag and a checksum with its type, as writes answer them.
+pub fn add_stored(out: &mut HeaderMap, etag: &str, checksum: Option<&StoredChecksum>, part_count: Option<u32>) {
+    headers::put(out, header::ETAG, &headers::quoted(etag));
+    add_checksum(out, checksum, part_count);
+}
+
+/// Adds `x-amz-checksum-*` and `x-amz-checksum-type`.
+pub fn add_checksum(out: &mut HeaderMap, checksum: Option<&StoredChecksum>, part_count: Option<u32>) {
+    let Some(checksum) = checksum else { return };
+    let name = HeaderName::from_static(checksums::to_api(checksum.algorithm).header());
+    headers::put(out, name, &checksums::text(checksum, part_count));
+    headers::put(out, HeaderName::from_static("x-amz-checksum-type"), checksums::kind_to_api(checksum.kind).name());
+}

@@ -1,0 +1,276 @@
+//! One request from end to end: parse, route, authenticate, authorize, act, answer.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use garage_api_common::{
+    ErrorCode, S3Error,
+    http::{Body, HttpService, RequestBody, RequestContext as HttpContext},
+    query::Query,
+    request::{Address, host_of},
+    sigv4::{self, AuthForm, KeySecret, RequestView, SecretLookup, SignatureSettings},
+};
+use garage_model::{
+    ModelError, RequestContext,
+    access::{Access, AccessControl, BucketView, Right},
+    error::ClientError,
+    keys::AccessKey,
+    names::check_bucket_name,
+    objects::Objects,
+    uploads::Uploads,
+};
+use garage_util::runtime::Runtime;
+use http::{HeaderName, HeaderValue, Method, Response, header, request::Parts};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{
+    buckets, delete,
+    error::{Subject, invalid_bucket_name},
+    get, headers,
+    limits::REQUEST_TIMEOUT,
+    list, put,
+    request::{IncomingBody, Request, Services, Target},
+    router::{BucketOperation, ObjectOperation, Operation, route},
+    settings,
+};
+
+/// How the interface presents itself.
+#[derive(Debug, Clone)]
+pub struct S3Options {
+    /// The region that signatures must name (`s3_region`).
+    pub region: String,
+    /// The domain under which buckets have host names (`root_domain`), with or without a leading dot.
+    pub root_domain: Option<String>,
+}
+
+/// The S3 interface of a node.
+pub struct S3Api {
+    services: Services,
+    signatures: SignatureSettings,
+    root_domains: Vec<String>,
+}
+
+impl S3Api {
+    /// The interface over a node's services.
+    pub fn new(options: S3Options, runtime: Runtime, access: AccessControl, objects: Objects, uploads: Uploads) -> S3Api {
+        let signatures = SignatureSettings::s3(&*options.region);
+        let services = Services { runtime, access, objects, uploads, region: options.region.into() };
+        S3Api { services, signatures, root_domains: options.root_domain.into_iter().collect() }
+    }
+
+    async fn answer(&self, request: http::Request<RequestBody>, context: HttpContext) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let address = host_text(&parts).and_then(|host| Address::resolve(host.as_deref(), parts.uri.path(), &self.root_domains));
+        let is_head_bucket = parts.method == Method::HEAD && address.as_ref().is_ok_and(|address| address.key.is_none());
+        let method = parts.method.clone();
+        let outcome = match address {
+            Ok(address) => self.handle(parts, address, body).await,
+            Err(error) => Err(error),
+        };
+        let mut response = outcome.unwrap_or_else(|error| error.to_response(&method, &context.ids));
+        if is_head_bucket {
+            // On errors too: clients find the right region by it.
+            headers::put(response.headers_mut(), HeaderName::from_static("x-amz-bucket-region"), &self.services.region);
+        }
+        response
+    }
+
+    async fn handle(&self, parts: Parts, address: Address, stream: RequestBody) -> Result<Response<Body>, S3Error> {
+        let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+        let presigned = sigv4::is_presigned(&query);
+        let all_headers = if presigned { query.with_hoisted_headers(&parts.headers) } else { parts.headers.clone() };
+        let operation = route(&parts.method, &address, &query, &all_headers);
+        if matches!(operation, Ok(Operation::Preflight)) {
+            return Err(preflight(&parts));
+        }
+        let now_ms = self.services.runtime.now_ms();
+        let trace = self.services.runtime.random_u64();
+        let lookup = Lookup { access: &self.services.access, trace, now_ms, found: Mutex::default() };
+        let authenticated = sigv4::authenticate(RequestView::of(&parts, &query), &self.signatures, now_ms, &lookup).await?;
+        let operation = operation?;
+        let key = lookup.found.into_inner().filter(|_| authenticated.form != AuthForm::Anonymous);
+        let key = key.ok_or_else(S3Error::access_denied)?;
+        let body =
+            IncomingBody { stream, headers: parts.headers.clone(), mode: authenticated.payload, runtime: self.services.runtime.clone() };
+        let client_waits = parts.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let request = Request { method: parts.method, headers: all_headers, query, key, trace, now_ms, client_waits };
+        match operation {
+            Operation::Preflight => Err(S3Error::of(ErrorCode::AccessForbidden)),
+            Operation::ListBuckets => buckets::list_buckets(&self.services, &request).await,
+            Operation::Bucket(name, BucketOperation::CreateBucket) => buckets::create_bucket(&self.services, &request, &name, body).await,
+            Operation::Bucket(name, operation) => {
+                let target = self.authorize(&request, name, String::new(), bucket_right(operation)).await?;
+                self.on_bucket(operation, &target, &request, body).await
+            }
+            Operation::Object(name, key, operation) => {
+                let target = self.authorize(&request, name, key, object_right(operation)).await?;
+                self.on_object(operation, &target, &request, body).await
+            }
+        }
+    }
+
+    async fn authorize(&self, request: &Request, bucket_name: String, key: String, right: Right) -> Result<Target, S3Error> {
+        let bucket = authorize_bucket(&self.services, request, &bucket_name, right).await?;
+        check_owner(request, &bucket, "x-amz-expected-bucket-owner")?;
+        Ok(Target { bucket_name, bucket, key })
+    }
+
+    async fn on_bucket(
+        &self,
+        operation: BucketOperation,
+        target: &Target,
+        request: &Request,
+        body: IncomingBody,
+    ) -> Result<Response<Body>, S3Error> {
+        let services = &self.services;
+        match operation {
+            // Has no bucket to be authorized on; handled before.
+            BucketOperation::CreateBucket => buckets::create_bucket(services, request, &target.bucket_name, body).await,
+            BucketOperation::HeadBucket => Ok(buckets::head_bucket(services)),
+            BucketOperation::DeleteBucket => buckets::delete_bucket(services, target, request).await,
+            BucketOperation::GetBucketLocation => Ok(buckets::get_location(services)),
+            BucketOperation::ListObjects => list::list_objects(services, target, request).await,
+            BucketOperation::ListObjectsV2 => list::list_objects_v2(services, target, request).await,
+            BucketOperation::ListObjectVersions => list::list_versions(services, target, request).await,
+            BucketOperation::DeleteObjects => delete::delete_objects(services, target, request, body).await,
+            BucketOperation::GetBucketAcl => Ok(settings::get_acl(target, request)),
+            BucketOperation::PutBucketAcl => settings::put_acl(request),
+            BucketOperation::GetSetting(setting) => settings::get(target, request, setting),
+            BucketOperation::PutSetting(setting) => settings::put(setting, body).await,
+            BucketOperation::DeleteSetting(setting) => settings::delete(target, setting),
+            BucketOperation::ListMultipartUploads => Err(S3Error::operation_not_implemented("ListMultipartUploads")),
+        }
+    }
+
+    async fn on_object(
+        &self,
+        operation: ObjectOperation,
+        target: &Target,
+        request: &Request,
+        body: IncomingBody,
+    ) -> Result<Response<Body>, S3Error> {
+        let services = &self.services;
+        match operation {
+            ObjectOperation::GetObject => get::get_object(services, target, request).await,
+            ObjectOperation::HeadObject => get::head_object(services, target, request).await,
+            ObjectOperation::PutObject => put::put_object(services, target, request, body).await,
+            ObjectOperation::DeleteObject => delete::delete_object(services, target, request).await,
+            _ => Err(S3Error::operation_not_implemented(&format!("{operation:?}"))),
+        }
+    }
+}
+
+impl HttpService for S3Api {
+    fn serve(self: Arc<Self>, request: http::Request<RequestBody>, context: HttpContext) -> BoxFuture<'static, Response<Body>> {
+        Box::pin(async move { self.answer(request, context).await })
+    }
+}
+
+fn host_text(parts: &Parts) -> Result<Option<String>, S3Error> {
+    let host = host_of(&parts.uri, &parts.headers);
+    let text = host.map(|host| std::str::from_utf8(host).map(str::to_owned)).transpose();
+    text.map_err(|_| S3Error::invalid_request("The Host header is not text"))
+}
+
+/// What a key needs for an operation on a bucket.
+fn bucket_right(operation: BucketOperation) -> Right {
+    match operation {
+        BucketOperation::ListObjects
+        | BucketOperation::ListObjectsV2
+        | BucketOperation::ListObjectVersions
+        | BucketOperation::ListMultipartUploads => Right::Read,
+        BucketOperation::DeleteObjects => Right::Write,
+        BucketOperation::CreateBucket
+        | BucketOperation::DeleteBucket
+        | BucketOperation::PutBucketAcl
+        | BucketOperation::PutSetting(_)
+        | BucketOperation::DeleteSetting(_) => Right::Owner,
+        // What these tell is the same for every bucket.
+        BucketOperation::HeadBucket
+        | BucketOperation::GetBucketLocation
+        | BucketOperation::GetBucketAcl
+        | BucketOperation::GetSetting(_) => Right::Any,
+    }
+}
+
+/// What a key needs for an operation on an object.
+fn object_right(operation: ObjectOperation) -> Right {
+    match operation {
+        ObjectOperation::GetObject
+        | ObjectOperation::HeadObject
+        | ObjectOperation::GetObjectAttributes
+        | ObjectOperation::GetObjectAcl
+        | ObjectOperation::GetObjectTagging
+        | ObjectOperation::GetObjectLockState => Right::Read,
+        ObjectOperation::PutObject
+        | ObjectOperation::CopyObject
+        | ObjectOperation::DeleteObject
+        | ObjectOperation::CreateMultipartUpload
+        | ObjectOperation::UploadPart
+        | ObjectOperation::UploadPartCopy
+        | ObjectOperation::CompleteMultipartUpload
+        | ObjectOperation::AbortMultipartUpload
+        | ObjectOperation::ListParts
+        | ObjectOperation::PutObjectAcl
+        | ObjectOperation::DeleteObjectTagging => Right::Write,
+    }
+}
+
+/// The bucket of a name, if the request's key has `right` on it. Errors: `NoSuchBucket`, `InvalidBucketName`, `AccessDenied`.
+pub(crate) async fn authorize_bucket(services: &Services, request: &Request, name: &str, right: Right) -> Result<BucketView, S3Error> {
+    match services.access.check(&request.key, name, right, request.context()).await {
+        Ok(Access::Granted(bucket)) => Ok(*bucket),
+        Ok(Access::Denied) => Err(S3Error::access_denied()),
+        Err(ModelError::Client(ClientError::NoSuchBucket)) => match check_bucket_name(name, true) {
+            Err(ClientError::InvalidBucketName { rule, .. }) => Err(invalid_bucket_name(name, rule)),
+            _ => Err(S3Error::no_such_bucket(name)),
+        },
+        Err(error) => Err(Subject { bucket: name, ..Subject::default() }.error(error)),
+    }
+}
+
+/// A client that says whose bucket it expects is refused when the bucket is not that key's.
+pub(crate) fn check_owner(request: &Request, bucket: &BucketView, header: &'static str) -> Result<(), S3Error> {
+    let Some(expected) = request.header(header)? else { return Ok(()) };
+    if bucket.row.permissions.get(expected).is_some_and(|permissions| permissions.owner) {
+        return Ok(());
+    }
+    Err(S3Error::access_denied())
+}
+
+/// No bucket has CORS rules, so every preflight is refused.
+fn preflight(parts: &Parts) -> S3Error {
+    if !parts.headers.contains_key(header::ORIGIN) {
+        return S3Error::new(ErrorCode::BadRequest, "Insufficient information. Origin request header needed.");
+    }
+    let asked = parts.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).and_then(|method: &HeaderValue| method.to_str().ok());
+    match asked {
+        Some(method @ ("GET" | "PUT" | "POST" | "DELETE" | "HEAD")) => {
+            S3Error::new(ErrorCode::AccessForbidden, "CORSResponse: CORS is not enabled for this bucket.")
+                .with("Method", method)
+                .with("ResourceType", "BUCKET")
+        }
+        other => S3Error::new(ErrorCode::BadRequest, format!("Invalid Access-Control-Request-Method: {}", other.unwrap_or("null"))),
+    }
+}
+
+/// Finds secrets, and keeps the key that was found.
+struct Lookup<'a> {
+    access: &'a AccessControl,
+    trace: u64,
+    now_ms: u64,
+    found: Mutex<Option<AccessKey>>,
+}
+
+impl SecretLookup for Lookup<'_> {
+    async fn secret_of(&self, access_key_id: &str) -> Result<Option<KeySecret>, S3Error> {
+        let context = RequestContext { deadline: Instant::now() + REQUEST_TIMEOUT, trace: self.trace };
+        let to_s3 = |error| Subject::default().error(error);
+        let key = self.access.keys().get(access_key_id, context).await.map_err(to_s3)?;
+        let Some(key) = key.filter(|key| !key.is_expired(self.now_ms)) else { return Ok(None) };
+        let secret = self.access.keys().secret(&key).map_err(to_s3)?;
+        *self.found.lock() = Some(key);
+        Ok(Some(KeySecret { secret }))
+    }
+}

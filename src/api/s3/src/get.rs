@@ -1,0 +1,213 @@
+//! GetObject and HeadObject: conditions first, then which bytes, then the answer's headers, the content last.
+//!
+//! Source: s3 reference §3.4.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use garage_api_common::{
+    ErrorCode, S3Error,
+    conditions::{ReadConditions, ReadVerdict, Validators, if_range_holds},
+    http::{Body, stream_body},
+    ranges::{content_range, resolve_range},
+};
+use garage_model::{
+    objects::FoundObject,
+    rows::{checksum::StoredChecksum, object::ObjectMeta, part::PART_NUMBER_MAX},
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+use crate::{
+    answer, headers,
+    request::{Request, Services, Target},
+};
+
+/// Query parameters that replace a header of the answer.
+const OVERRIDES: [(&str, HeaderName); 6] = [
+    ("response-content-type", header::CONTENT_TYPE),
+    ("response-content-language", header::CONTENT_LANGUAGE),
+    ("response-expires", header::EXPIRES),
+    ("response-cache-control", header::CACHE_CONTROL),
+    ("response-content-disposition", header::CONTENT_DISPOSITION),
+    ("response-content-encoding", header::CONTENT_ENCODING),
+];
+
+/// GET of an object.
+pub async fn get_object(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
+    let (found, selected, mut response) = match select(services, target, request, true).await? {
+        Selected::Answer(response) => return Ok(response),
+        Selected::Bytes(found, selected, response) => (found, selected, response),
+    };
+    if selected.range.is_empty() {
+        return Ok(response);
+    }
+    let mut content = services.objects.read(&found, selected.range, request.stream_context()).boxed();
+    // The first piece is awaited, so that an object that can't be read now is an error and not a broken answer.
+    let first: Bytes = match content.next().await {
+        Some(first) => first.map_err(|error| target.subject().error(error))?,
+        None => return Err(S3Error::internal("an object ended before its first byte")),
+    };
+    *response.body_mut() = stream_body(stream::iter([Ok(first)]).chain(content));
+    Ok(response)
+}
+
+/// HEAD of an object: the headers of the GET.
+pub async fn head_object(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
+    match select(services, target, request, false).await? {
+        Selected::Answer(response) | Selected::Bytes(_, _, response) => Ok(response),
+    }
+}
+
+/// The current object of a request's key. Errors: `NoSuchKey`, and those of `versionId`.
+pub async fn find(services: &Services, target: &Target, request: &Request, content: bool) -> Result<FoundObject, S3Error> {
+    check_version_id(request, target)?;
+    let (bucket, context) = (target.bucket_ref(), request.stream_context());
+    let found = match content {
+        true => services.objects.get(&bucket, &target.key, context).await,
+        false => services.objects.head(&bucket, &target.key, context).await,
+    };
+    found.map_err(|error| target.subject().error(error))?.ok_or_else(|| S3Error::no_such_key(&target.key))
+}
+
+/// Every object here has the version id `null`.
+fn check_version_id(request: &Request, target: &Target) -> Result<(), S3Error> {
+    match request.query.get("versionId") {
+        None | Some("null") => Ok(()),
+        Some(id) if looks_like_version_id(id) => Err(S3Error::of(ErrorCode::NoSuchVersion).with("Key", &target.key).with("VersionId", id)),
+        Some(id) => Err(invalid_version_id(id)),
+    }
+}
+
+/// Whether this could be the id of a version: then it is one that is not there; anything else is malformed.
+pub fn looks_like_version_id(id: &str) -> bool {
+    (32..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// 400 for a malformed version id.
+pub fn invalid_version_id(id: &str) -> S3Error {
+    S3Error::invalid_argument("Invalid version id specified", "versionId", id)
+}
+
+/// What a request selects of an object.
+struct Selection {
+    range: Range<u64>,
+    /// 206 instead of 200.
+    partial: bool,
+    /// The checksum of exactly these bytes.
+    checksum: Option<StoredChecksum>,
+    /// Answered with `x-amz-mp-parts-count`.
+    part_count: Option<u32>,
+}
+
+enum Selected {
+    /// Answered without content.
+    Answer(Response<Body>),
+    /// The headers, and the bytes that go with them.
+    Bytes(Box<FoundObject>, Selection, Response<Body>),
+}
+
+async fn select(services: &Services, target: &Target, request: &Request, content: bool) -> Result<Selected, S3Error> {
+    headers::refuse_on_read(&request.headers)?;
+    let part_number = part_number(request)?;
+    let found = find(services, target, request, content || part_number.is_some()).await?;
+    let meta = &found.meta;
+    let stored = Validators { etag: &meta.etag, last_modified_ms: meta.modified_ms };
+    match ReadConditions::of_read(&request.headers).evaluate(stored, request.now_ms) {
+        ReadVerdict::Proceed => {}
+        ReadVerdict::NotModified => return Ok(Selected::Answer(not_modified(meta))),
+        ReadVerdict::Failed(condition) => return Err(S3Error::precondition_failed(condition)),
+    }
+    let selection = match part_number {
+        Some(number) => select_part(services, target, request, &found, number).await?,
+        None => select_range(request, meta, stored)?,
+    };
+    let mut response = answer::empty(if selection.partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
+    write_headers(response.headers_mut(), request, meta, &selection)?;
+    Ok(Selected::Bytes(Box::new(found), selection, response))
+}
+
+/// The part that a read asks for. Errors: 400 `InvalidArgument`, `InvalidRequest`.
+fn part_number(request: &Request) -> Result<Option<u16>, S3Error> {
+    let Some(value) = request.query.get("partNumber") else { return Ok(None) };
+    let number = value.parse::<u16>().ok().filter(|number| (1..=PART_NUMBER_MAX).contains(number));
+    let number = number
+        .ok_or_else(|| S3Error::invalid_argument("Part number must be an integer between 1 and 10000, inclusive", "partNumber", value))?;
+    if request.headers.contains_key(header::RANGE) {
+        return Err(S3Error::invalid_request("Cannot specify both Range header and partNumber query parameter"));
+    }
+    Ok(Some(number))
+}
+
+fn select_range(request: &Request, meta: &ObjectMeta, stored: Validators<'_>) -> Result<Selection, S3Error> {
+    let whole = Selection { range: 0..meta.size_bytes, partial: false, checksum: meta.checksum.clone(), part_count: None };
+    let Some(header) = request.headers.get(header::RANGE).and_then(|value| value.to_str().ok()) else { return Ok(whole) };
+    if !if_range_holds(&request.headers, stored) {
+        return Ok(whole);
+    }
+    // A client would hold the whole object's checksum against the piece, so a piece goes without.
+    let piece = |range| Selection { range, partial: true, checksum: None, part_count: None };
+    Ok(resolve_range(header, meta.size_bytes)?.map_or(whole, piece))
+}
+
+async fn select_part(
+    services: &Services,
+    target: &Target,
+    request: &Request,
+    found: &FoundObject,
+    number: u16,
+) -> Result<Selection, S3Error> {
+    let size_bytes = found.meta.size_bytes;
+    let parts = match found.meta.part_count {
+        Some(_) => services.objects.parts(found, request.context()).await.map_err(|error| target.subject().error(error))?,
+        None => Vec::new(),
+    };
+    if parts.is_empty() && number == 1 {
+        // An empty object has no range to name, so it is answered whole.
+        let partial = 0 < size_bytes;
+        return Ok(Selection { range: 0..size_bytes, partial, checksum: found.meta.checksum.clone(), part_count: None });
+    }
+    let mut start = 0;
+    for part in &parts {
+        let range = start..start + part.size_bytes;
+        start = range.end;
+        if part.part_number == number {
+            let part_count = u32::try_from(parts.len()).ok();
+            return Ok(Selection { partial: !range.is_empty(), range, checksum: part.checksum.clone(), part_count });
+        }
+    }
+    Err(S3Error::of(ErrorCode::InvalidPartNumber).with("ActualPartCount", parts.len().max(1)).with("PartNumberRequested", number))
+}
+
+fn write_headers(out: &mut HeaderMap, request: &Request, meta: &ObjectMeta, selection: &Selection) -> Result<(), S3Error> {
+    headers::write_object_headers(meta, out);
+    for (parameter, name) in OVERRIDES {
+        if let Some(value) = request.query.get(parameter) {
+            let value = HeaderValue::from_bytes(value.as_bytes());
+            out.insert(name, value.map_err(|_| S3Error::invalid_argument("The value can't stand in a header", parameter, ""))?);
+        }
+    }
+    out.insert(header::CONTENT_LENGTH, HeaderValue::from(selection.range.end - selection.range.start));
+    if selection.partial {
+        headers::put(out, header::CONTENT_RANGE, &content_range(&selection.range, meta.size_bytes));
+    }
+    if let Some(count) = selection.part_count {
+        out.insert("x-amz-mp-parts-count", HeaderValue::from(count));
+    }
+    if request.header("x-amz-checksum-mode")?.is_some_and(|mode| mode.eq_ignore_ascii_case("ENABLED")) {
+        answer::add_checksum(out, selection.checksum.as_ref(), meta.part_count);
+    }
+    Ok(())
+}
+
+fn not_modified(meta: &ObjectMeta) -> Response<Body> {
+    let mut full = HeaderMap::new();
+    headers::write_object_headers(meta, &mut full);
+    let mut response = answer::empty(StatusCode::NOT_MODIFIED);
+    for name in [header::ETAG, header::LAST_MODIFIED, header::CACHE_CONTROL, header::EXPIRES] {
+        if let Some(value) = full.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response
+}

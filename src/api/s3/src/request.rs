@@ -1,0 +1,129 @@
+//! What handlers get: an authenticated request, its body not yet read, and the bucket it is about.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use garage_api_common::{
+    S3Error, conditions,
+    http::RequestBody,
+    payload::{BodySpec, VerifiedBody},
+    query::Query,
+    sigv4::PayloadMode,
+};
+use garage_model::{
+    RequestContext,
+    access::{AccessControl, BucketView},
+    keys::AccessKey,
+    objects::{BucketRef, Objects, WriteCondition},
+    uploads::Uploads,
+};
+use garage_util::runtime::Runtime;
+use http::{HeaderMap, Method};
+use tokio::time::Instant;
+
+use crate::{
+    error::Subject,
+    headers,
+    limits::{REQUEST_TIMEOUT, STREAM_TIMEOUT},
+};
+
+/// The services that handlers work with. Cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    pub runtime: Runtime,
+    pub access: AccessControl,
+    pub objects: Objects,
+    pub uploads: Uploads,
+    pub region: Arc<str>,
+}
+
+/// An authenticated request, without its body.
+pub struct Request {
+    pub method: Method,
+    /// With those that a presigner moved into the query.
+    pub headers: HeaderMap,
+    pub query: Query,
+    pub key: AccessKey,
+    pub trace: u64,
+    pub now_ms: u64,
+    /// The client waits for `100 Continue`: refuse what can be refused before its body is asked for.
+    pub client_waits: bool,
+}
+
+impl Request {
+    /// For requests that stream no body.
+    pub fn context(&self) -> RequestContext {
+        RequestContext { deadline: Instant::now() + REQUEST_TIMEOUT, trace: self.trace }
+    }
+    /// For requests that stream a body, either way.
+    pub fn stream_context(&self) -> RequestContext {
+        RequestContext { deadline: Instant::now() + STREAM_TIMEOUT, trace: self.trace }
+    }
+    /// A header as text.
+    pub fn header(&self, name: &str) -> Result<Option<&str>, S3Error> {
+        headers::text(&self.headers, name)
+    }
+}
+
+/// A request's body, and what is known of it.
+pub struct IncomingBody {
+    pub stream: RequestBody,
+    /// As on the wire, without hoisted ones.
+    pub headers: HeaderMap,
+    pub mode: PayloadMode,
+    pub runtime: Runtime,
+}
+
+impl IncomingBody {
+    /// What the headers promise of it.
+    pub fn spec(&self) -> Result<BodySpec, S3Error> {
+        BodySpec::parse(&self.headers, self.mode.clone())
+    }
+    /// The verified stream.
+    pub fn open(self, spec: BodySpec) -> VerifiedBody {
+        spec.open(&self.runtime, self.stream)
+    }
+    /// All of it, verified.
+    pub async fn read(self, limit_bytes: usize) -> Result<Bytes, S3Error> {
+        let spec = self.spec()?;
+        Ok(self.open(spec).read_to_end(limit_bytes).await?.0)
+    }
+    /// As [`IncomingBody::read`], for operations that must not work on a body that may have been damaged on its way.
+    pub async fn read_with_integrity(self, limit_bytes: usize) -> Result<Bytes, S3Error> {
+        let spec = self.spec()?;
+        spec.require_integrity()?;
+        Ok(self.open(spec).read_to_end(limit_bytes).await?.0)
+    }
+}
+
+/// A bucket that the request may act upon, and the key, empty for operations on the bucket.
+pub struct Target {
+    pub bucket_name: String,
+    pub bucket: BucketView,
+    pub key: String,
+}
+
+impl Target {
+    /// For the paths over objects.
+    pub fn bucket_ref(&self) -> BucketRef {
+        self.bucket.as_ref()
+    }
+    /// For errors.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject { bucket: &self.bucket_name, key: &self.key, ..Subject::default() }
+    }
+    /// The same, of a write that may be conditional.
+    pub fn write_subject(&self, condition: &WriteCondition) -> Subject<'_> {
+        Subject { conditional: !condition.is_none(), ..self.subject() }
+    }
+}
+
+/// The model's form of a write condition.
+pub fn write_condition(condition: conditions::WriteCondition) -> WriteCondition {
+    match condition {
+        conditions::WriteCondition::Always => WriteCondition::default(),
+        conditions::WriteCondition::MustNotExist => WriteCondition { absent: true, etags: None },
+        conditions::WriteCondition::MustExist => WriteCondition { absent: false, etags: Some(vec!["*".to_owned()]) },
+        conditions::WriteCondition::MustMatch(etag) => WriteCondition { absent: false, etags: Some(vec![etag]) },
+    }
+}
