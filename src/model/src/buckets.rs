@@ -3,7 +3,7 @@
 //! Invariants:
 //! - a name leads to one bucket at most: the alias row is decided first, whoever wins it makes the bucket;
 //! - a bucket is deleted only after every node stopped writing to it and it was found empty;
-//! - a live bucket keeps at least one name.
+//! - a live bucket keeps its last name.
 
 use futures::{FutureExt, future::BoxFuture};
 use garage_rpc::register::WriteId;
@@ -107,7 +107,21 @@ impl Buckets {
 
     /// Makes a bucket under a global name; `owner` gets all rights on it. Errors: `BucketExists`, `InvalidBucketName`, `TooManyBuckets`.
     pub async fn create(&self, name: &str, owner: Option<&AccessKey>, context: RequestContext) -> Result<BucketView, ModelError> {
-        check_bucket_name(name, self.allow_punycode)?;
+        self.create_with(Some(name), owner, context).await
+    }
+
+    /// Makes a bucket that has no global name: only its id leads to it, until it is named.
+    pub async fn create_unnamed(&self, owner: Option<&AccessKey>, context: RequestContext) -> Result<BucketView, ModelError> {
+        self.create_with(None, owner, context).await
+    }
+
+    /// Checks that a bucket may have this name. Errors: `InvalidBucketName`.
+    pub fn check_name(&self, name: &str) -> Result<(), ModelError> {
+        Ok(check_bucket_name(name, self.allow_punycode)?)
+    }
+
+    async fn create_with(&self, name: Option<&str>, owner: Option<&AccessKey>, context: RequestContext) -> Result<BucketView, ModelError> {
+        name.map_or(Ok(()), |name| self.check_name(name))?;
         if BUCKETS_MAX <= self.list(context).await?.len() {
             return Err(ClientError::TooManyBuckets { max: BUCKETS_MAX }.into());
         }
@@ -118,7 +132,7 @@ impl Buckets {
             created_ms: self.runtime.now_ms(),
             state: BucketState::Live,
             shards: ShardCount { current: shards, target: shards },
-            global_aliases: [name.to_string()].into(),
+            global_aliases: name.map(str::to_string).into_iter().collect(),
             local_aliases: Default::default(),
             permissions: owner.map(|key| (key.id.clone(), all)).into_iter().collect(),
             quotas: Quotas::default(),
@@ -126,7 +140,9 @@ impl Buckets {
         };
         // The bucket first: until its name leads to it nobody can see it, and whoever loses the race for the name leaves it behind unseen.
         self.put_row(id, &row, context).await?;
-        if let Err(error) = self.take_alias(name, id, context).await {
+        if let Some(name) = name
+            && let Err(error) = self.take_alias(name, id, context).await
+        {
             self.change_state(id, BucketState::Deleted, context).await?;
             return Err(error);
         }
@@ -341,6 +357,25 @@ impl Buckets {
             }
         }
         self.change_state(id, BucketState::Deleted, context).await?;
+        Ok(())
+    }
+
+    /// Drops the rights of a deleted key, and its names for buckets. Repeatable; nobody acts on what it drops, since the key is gone.
+    pub async fn forget_key(&self, key: &str, context: RequestContext) -> Result<(), ModelError> {
+        for bucket in self.list(context).await? {
+            if !bucket.row.permissions.contains_key(key) && !bucket.row.local_aliases.contains_key(key) {
+                continue;
+            }
+            let changed = self.change(bucket.id, Effect::Grants, context, |row| {
+                row.permissions.remove(key);
+                row.local_aliases.remove(key);
+                Ok(())
+            });
+            match changed.await {
+                Ok(_) | Err(ModelError::Client(ClientError::NoSuchBucket)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 

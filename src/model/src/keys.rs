@@ -159,6 +159,16 @@ impl Keys {
         }
     }
 
+    /// Deletes a key for ever: its id is never taken again. On return no node accepts its signatures. Errors: `NoSuchAccessKey`.
+    pub async fn delete(&self, id: &str, context: RequestContext) -> Result<AccessKey, ModelError> {
+        let deleted = self.change(id, Effect::Restricts, context, |row| {
+            row.deleted = true;
+            row.local_aliases.clear();
+            Ok(())
+        });
+        deleted.await
+    }
+
     /// Finds the one key whose id starts with `pattern` or whose name is `pattern`, in any case.
     pub async fn find(&self, pattern: &str, context: RequestContext) -> Result<AccessKey, ModelError> {
         if let Some(key) = self.get(pattern, context).await? {
