@@ -35,3 +35,9 @@ pub fn add_checksum(out: &mut HeaderMap, checksum: Option<&StoredChecksum>, part
     headers::put(out, name, &checksums::text(checksum, part_count));
     headers::put(out, HeaderName::from_static("x-amz-checksum-type"), checksums::kind_to_api(checksum.kind).name());
 }
+
+/// Adds what a part is answered with: its ETag, and its checksum without a type, which is the object's.
+pub fn add_part(out: &mut HeaderMap, etag: &str, checksum: Option<&StoredChecksum>) {
+    add_stored(out, etag, checksum, None);
+    out.remove("x-amz-checksum-type");
+}

@@ -7,7 +7,7 @@ use garage_api_common::{
     ErrorCode, S3Error,
     http::{Body, HttpService, RequestBody, RequestContext as HttpContext},
     query::Query,
-    request::{Address, host_of},
+    request::{Address, AddressStyle, host_of},
     sigv4::{self, AuthForm, KeySecret, RequestView, SecretLookup, SignatureSettings},
 };
 use garage_model::{
@@ -25,11 +25,11 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
-    buckets, delete,
+    attributes, buckets, copy, delete,
     error::{Subject, invalid_bucket_name},
     get, headers,
     limits::REQUEST_TIMEOUT,
-    list, put,
+    list, multipart, multipart_list, put,
     request::{IncomingBody, Request, Services, Target},
     router::{BucketOperation, ObjectOperation, Operation, route},
     settings,
@@ -94,7 +94,8 @@ impl S3Api {
         let body =
             IncomingBody { stream, headers: parts.headers.clone(), mode: authenticated.payload, runtime: self.services.runtime.clone() };
         let client_waits = parts.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let request = Request { method: parts.method, headers: all_headers, query, key, trace, now_ms, client_waits };
+        let base_url = base_url(&parts, &address);
+        let request = Request { headers: all_headers, query, key, trace, now_ms, client_waits, base_url };
         match operation {
             Operation::Preflight => Err(S3Error::of(ErrorCode::AccessForbidden)),
             Operation::ListBuckets => buckets::list_buckets(&self.services, &request).await,
@@ -139,7 +140,7 @@ impl S3Api {
             BucketOperation::GetSetting(setting) => settings::get(target, request, setting),
             BucketOperation::PutSetting(setting) => settings::put(setting, body).await,
             BucketOperation::DeleteSetting(setting) => settings::delete(target, setting),
-            BucketOperation::ListMultipartUploads => Err(S3Error::operation_not_implemented("ListMultipartUploads")),
+            BucketOperation::ListMultipartUploads => multipart_list::list_uploads(services, target, request).await,
         }
     }
 
@@ -156,7 +157,19 @@ impl S3Api {
             ObjectOperation::HeadObject => get::head_object(services, target, request).await,
             ObjectOperation::PutObject => put::put_object(services, target, request, body).await,
             ObjectOperation::DeleteObject => delete::delete_object(services, target, request).await,
-            _ => Err(S3Error::operation_not_implemented(&format!("{operation:?}"))),
+            ObjectOperation::CopyObject => copy::copy_object(services, target, request).await,
+            ObjectOperation::CreateMultipartUpload => multipart::create(services, target, request).await,
+            ObjectOperation::UploadPart => multipart::upload_part(services, target, request, body).await,
+            ObjectOperation::UploadPartCopy => multipart::upload_part_copy(services, target, request).await,
+            ObjectOperation::CompleteMultipartUpload => multipart::complete(services, target, request, body).await,
+            ObjectOperation::AbortMultipartUpload => multipart::abort(services, target, request).await,
+            ObjectOperation::ListParts => multipart_list::list_parts(services, target, request).await,
+            ObjectOperation::GetObjectAttributes => attributes::get_attributes(services, target, request).await,
+            ObjectOperation::GetObjectAcl => attributes::get_acl(services, target, request).await,
+            ObjectOperation::PutObjectAcl => attributes::put_acl(services, target, request).await,
+            ObjectOperation::GetObjectTagging => attributes::get_tagging(services, target, request).await,
+            ObjectOperation::DeleteObjectTagging => attributes::delete_tagging(services, target, request).await,
+            ObjectOperation::GetObjectLockState => attributes::get_lock_state(services, target, request).await,
         }
     }
 }
@@ -171,6 +184,14 @@ fn host_text(parts: &Parts) -> Result<Option<String>, S3Error> {
     let host = host_of(&parts.uri, &parts.headers);
     let text = host.map(|host| std::str::from_utf8(host).map(str::to_owned)).transpose();
     text.map_err(|_| S3Error::invalid_request("The Host header is not text"))
+}
+
+/// For `Location`: a proxy in front may speak another scheme, which is not known here.
+fn base_url(parts: &Parts, address: &Address) -> String {
+    let host = host_text(parts).ok().flatten();
+    let bucket = address.bucket.as_deref().filter(|_| address.style == AddressStyle::Path);
+    let start = host.map(|host| format!("http://{host}")).unwrap_or_default();
+    bucket.map_or(start.clone(), |bucket| format!("{start}/{bucket}"))
 }
 
 /// What a key needs for an operation on a bucket.

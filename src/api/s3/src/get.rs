@@ -173,7 +173,10 @@ async fn select_part(
         start = range.end;
         if part.part_number == number {
             let part_count = u32::try_from(parts.len()).ok();
-            return Ok(Selection { partial: !range.is_empty(), range, checksum: part.checksum.clone(), part_count });
+            // The type stays the object's: it says how the parts' checksums make up the whole.
+            let kind = found.meta.checksum.as_ref().map(|checksum| checksum.kind);
+            let checksum = part.checksum.clone().zip(kind).map(|(checksum, kind)| StoredChecksum { kind, ..checksum });
+            return Ok(Selection { partial: !range.is_empty(), range, checksum, part_count });
         }
     }
     Err(S3Error::of(ErrorCode::InvalidPartNumber).with("ActualPartCount", parts.len().max(1)).with("PartNumberRequested", number))
@@ -195,7 +198,9 @@ fn write_headers(out: &mut HeaderMap, request: &Request, meta: &ObjectMeta, sele
         out.insert("x-amz-mp-parts-count", HeaderValue::from(count));
     }
     if request.header("x-amz-checksum-mode")?.is_some_and(|mode| mode.eq_ignore_ascii_case("ENABLED")) {
-        answer::add_checksum(out, selection.checksum.as_ref(), meta.part_count);
+        // A part's own value has no part count behind it.
+        let part_count = meta.part_count.filter(|_| selection.part_count.is_none());
+        answer::add_checksum(out, selection.checksum.as_ref(), part_count);
     }
     Ok(())
 }

@@ -8,15 +8,19 @@
 
 mod answer;
 pub mod api;
+mod attributes;
 mod buckets;
 mod checksums;
 mod content;
+mod copy;
 mod delete;
 mod error;
 mod get;
 mod headers;
 pub mod limits;
 mod list;
+mod multipart;
+mod multipart_list;
 mod put;
 mod request;
 pub mod router;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use garage_api_common::{
-    S3Error, conditions,
+    S3Error,
+    checksum::ChecksumAlgorithm,
+    conditions,
     http::RequestBody,
     payload::{BodySpec, VerifiedBody},
     query::Query,
@@ -18,7 +20,7 @@ use garage_model::{
     uploads::Uploads,
 };
 use garage_util::runtime::Runtime;
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::{
@@ -39,7 +41,6 @@ pub struct Services {
 
 /// An authenticated request, without its body.
 pub struct Request {
-    pub method: Method,
     /// With those that a presigner moved into the query.
     pub headers: HeaderMap,
     pub query: Query,
@@ -48,6 +49,8 @@ pub struct Request {
     pub now_ms: u64,
     /// The client waits for `100 Continue`: refuse what can be refused before its body is asked for.
     pub client_waits: bool,
+    /// Where the bucket is, as the client addressed it: scheme, host, and the bucket if it stands in the path.
+    pub base_url: String,
 }
 
 impl Request {
@@ -78,6 +81,13 @@ impl IncomingBody {
     /// What the headers promise of it.
     pub fn spec(&self) -> Result<BodySpec, S3Error> {
         BodySpec::parse(&self.headers, self.mode.clone())
+    }
+    /// The same body where checksum headers speak of something else than its bytes.
+    pub fn without_checksum(mut self) -> IncomingBody {
+        for algorithm in ChecksumAlgorithm::ALL {
+            self.headers.remove(algorithm.header());
+        }
+        self
     }
     /// The verified stream.
     pub fn open(self, spec: BodySpec) -> VerifiedBody {

@@ -29,6 +29,10 @@ impl Owner {
         let name = if key.row.name.is_empty() { &key.id } else { &key.row.name };
         Owner { id: key.id.clone(), name: name.clone() }
     }
+    /// The owner that a key id stands for; only the asking key's name is known here.
+    pub fn of_id(id: &str, request: &Request) -> Owner {
+        if id == request.key.id { Owner::of_key(&request.key) } else { Owner { id: id.to_owned(), name: id.to_owned() } }
+    }
     /// Writes `<name><ID/><DisplayName/></name>`.
     pub fn write(&self, xml: &mut XmlWriter, name: &str) {
         xml.open(name).text("ID", &self.id).text("DisplayName", &self.name).close(name);
@@ -41,7 +45,7 @@ pub fn owner_of(target: &Target, request: &Request) -> Owner {
     let is_owner = permissions.get(&request.key.id).is_some_and(|permissions| permissions.owner);
     let first = permissions.iter().find(|(_, permissions)| permissions.owner).map(|(id, _)| id);
     match first {
-        Some(id) if !is_owner => Owner { id: id.clone(), name: id.clone() },
+        Some(id) if !is_owner => Owner::of_id(id, request),
         _ => Owner::of_key(&request.key),
     }
 }

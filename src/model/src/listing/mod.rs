@@ -181,8 +181,9 @@ fn first_position(request: &ListRequest) -> Vec<u8> {
     let Some(after) = request.after.as_ref().filter(|after| !after.is_empty()) else { return prefix };
     let after = after.as_bytes();
     let delimiter = request.delimiter.as_ref().map(|delimiter| delimiter.as_bytes());
-    let folds_whole = after.starts_with(&prefix) && replica::folded(after, &prefix, delimiter) == Some(after);
-    if folds_whole && let Some(next) = after_prefix(after) {
+    // A common prefix is listed only if it is greater than the marker, so the one that the marker folds into is skipped as a whole.
+    let common = if after.starts_with(&prefix) { replica::folded(after, &prefix, delimiter) } else { None };
+    if let Some(next) = common.and_then(after_prefix) {
         return next.max(prefix);
     }
     [after, &[0]].concat().max(prefix)
@@ -247,14 +248,15 @@ mod tests {
     }
 
     #[test]
-    fn a_marker_that_is_a_common_prefix_skips_what_is_below_it() {
+    fn a_marker_skips_the_common_prefix_that_it_folds_into() {
         let at = |prefix: &str, delimiter: Option<&str>, after: &str| {
             let request =
                 ListRequest { prefix: prefix.into(), delimiter: delimiter.map(String::from), after: Some(after.into()), limit: 1 };
             first_position(&request)
         };
         assert_eq!(at("", Some("/"), "a/"), b"a0");
-        assert_eq!(at("", Some("/"), "a/b"), b"a/b\0");
+        assert_eq!(at("", Some("/"), "a/b"), b"a0");
+        assert_eq!(at("a/", Some("/"), "a/b"), b"a/b\0");
         assert_eq!(at("", None, "a/"), b"a/\0");
         assert_eq!(at("b", Some("/"), "a/"), b"b");
         assert_eq!(at("a/", Some("/"), "a/"), b"a/\0", "the prefix itself is not a common prefix");

@@ -4,7 +4,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use garage_block::{manager::BlockRef, reference::Reference};
 use garage_rpc::register::WriteId;
 use garage_table::{Group, group::RequestContext};
-use garage_util::hlc::Stamp;
+use garage_util::{hlc::Stamp, id::to_hex};
 use serde_bytes::ByteBuf;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     put::{StoredObject, block_context, clock_failed},
 };
 use crate::{
-    body::BodyFailure,
+    body::{BodyDigests, BodyFailure},
     error::ModelError,
     rows::{
         object::{ObjectHeaders, ObjectMeta},
@@ -38,11 +38,30 @@ impl Objects {
         condition: &WriteCondition,
         context: RequestContext,
     ) -> Result<StoredObject, ModelError> {
+        self.copy_recomputed(source, None, bucket, key, headers, condition, context).await
+    }
+
+    /// The same; what was computed anew over the source's content becomes the copy's ETag and checksum. For sources whose checksum is over
+    /// their parts: the copy has no parts.
+    #[allow(clippy::too_many_arguments)]
+    pub async fn copy_recomputed(
+        &self,
+        source: CopySource<'_>,
+        recomputed: Option<BodyDigests>,
+        bucket: &BucketRef,
+        key: &str,
+        headers: ObjectHeaders,
+        condition: &WriteCondition,
+        context: RequestContext,
+    ) -> Result<StoredObject, ModelError> {
         self.check_quota(bucket, source.found.meta.size_bytes, context).await?;
         let version = WriteId::random(self.tables.cluster().runtime());
         let group = bucket.group_of(key);
         let payload = self.share_content(source.found, 0..source.found.meta.size_bytes, version, &group, context).await?;
-        let meta = ObjectMeta { modified_ms: self.now_ms(), headers, ..source.found.meta.clone() };
+        let mut meta = ObjectMeta { modified_ms: self.now_ms(), headers, part_count: None, ..source.found.meta.clone() };
+        if let Some(digests) = recomputed {
+            (meta.etag, meta.checksum) = (to_hex(&digests.md5), digests.checksum);
+        }
         self.commit(&group, key, version, meta, payload, condition, context).await
     }
 

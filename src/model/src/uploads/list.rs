@@ -219,8 +219,10 @@ fn first_key(request: &ListUploadsRequest) -> Vec<u8> {
         Some(upload) => [&after[..], upload.as_bytes(), &[0]].concat(),
         None => {
             let delimiter = request.delimiter.as_ref().map(|delimiter| delimiter.as_bytes());
-            let folds_whole = folded(key.as_bytes(), request.prefix.as_bytes(), delimiter) == Some(key.as_bytes());
-            let skipped = if folds_whole { escaped_start(key) } else { after };
+            // As in listings of objects: the common prefix that the marker folds into is skipped as a whole.
+            let common =
+                if key.starts_with(&request.prefix) { folded(key.as_bytes(), request.prefix.as_bytes(), delimiter) } else { None };
+            let skipped = common.map_or(after, escaped_start_bytes);
             after_prefix(&skipped).unwrap_or(skipped)
         }
     };

@@ -54,6 +54,40 @@ pub struct NewUpload {
     pub checksum_explicit: bool,
 }
 
+/// Where an upload id tells the checksum of its upload.
+const CHECKSUM_BYTE: usize = 8;
+const ALGORITHMS: [ChecksumAlgorithm; 5] = [
+    ChecksumAlgorithm::Crc32,
+    ChecksumAlgorithm::Crc32c,
+    ChecksumAlgorithm::Crc64Nvme,
+    ChecksumAlgorithm::Sha1,
+    ChecksumAlgorithm::Sha256,
+];
+
+/// The checksum of an upload, as its id tells it. An id that was made up tells nothing reliable: the upload's row decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChecksumOfUpload {
+    /// Algorithm and kind.
+    pub checksum: (ChecksumAlgorithm, ChecksumKind),
+    /// Whether the client named the algorithm itself.
+    pub explicit: bool,
+}
+
+impl ChecksumOfUpload {
+    /// What an id tells; `None`: its upload has no checksum.
+    pub fn of(id: UploadId) -> Option<ChecksumOfUpload> {
+        let code = id.0[CHECKSUM_BYTE].checked_sub(1)?;
+        let kind = if code & 2 == 0 { ChecksumKind::FullObject } else { ChecksumKind::Composite };
+        let algorithm = ALGORITHMS.get(usize::from(code >> 2))?;
+        Some(ChecksumOfUpload { checksum: (*algorithm, kind), explicit: code & 1 == 1 })
+    }
+    fn to_byte(self) -> u8 {
+        let (algorithm, kind) = self.checksum;
+        let index = ALGORITHMS.iter().take_while(|other| **other != algorithm).count() as u8;
+        1 + (index << 2) + (u8::from(kind == ChecksumKind::Composite) << 1) + u8::from(self.explicit)
+    }
+}
+
 impl Uploads {
     /// Uploads that end in `objects`.
     pub fn new(objects: Objects) -> Uploads {
@@ -66,6 +100,8 @@ impl Uploads {
         let mut id = UploadId::random(self.objects.tables.cluster().runtime());
         // Ids sort by initiation, so that a list page can start behind any of them.
         id.0[..8].copy_from_slice(&initiated_ms.to_be_bytes());
+        // So that a part's checksum can be computed while the upload's row is still being read.
+        id.0[CHECKSUM_BYTE] = new.checksum.map_or(0, |checksum| ChecksumOfUpload { checksum, explicit: new.checksum_explicit }.to_byte());
         let row = UploadRow {
             initiated_ms,
             initiator: new.initiator,
@@ -120,4 +156,27 @@ impl Uploads {
 fn open_row(held: Option<HeldRow>) -> Result<UploadRow, ModelError> {
     let row = UploadRow::from_stored(&held.ok_or(ClientError::NoSuchUpload)?.content)?;
     if row.state == UploadState::Open { Ok(row) } else { Err(ClientError::NoSuchUpload.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALGORITHMS, CHECKSUM_BYTE, ChecksumKind, ChecksumOfUpload, UploadId};
+
+    #[test]
+    fn an_upload_id_tells_the_checksum_of_its_upload() {
+        let mut id = UploadId([7; 32]);
+        for algorithm in ALGORITHMS {
+            for kind in [ChecksumKind::FullObject, ChecksumKind::Composite] {
+                for explicit in [false, true] {
+                    let told = ChecksumOfUpload { checksum: (algorithm, kind), explicit };
+                    id.0[CHECKSUM_BYTE] = told.to_byte();
+                    assert_eq!(ChecksumOfUpload::of(id), Some(told));
+                }
+            }
+        }
+        id.0[CHECKSUM_BYTE] = 0;
+        assert_eq!(ChecksumOfUpload::of(id), None);
+        id.0[CHECKSUM_BYTE] = 255;
+        assert_eq!(ChecksumOfUpload::of(id), None);
+    }
 }

@@ -1,0 +1,285 @@
+//! Multipart uploads: create, upload parts, complete, abort.
+//!
+//! Source: s3 reference §3.8, §3.9.
+
+use garage_api_common::{
+    ErrorCode, S3Error,
+    checksum::{ChecksumAlgorithm, ChecksumType, ChecksumValue, completion_value},
+    conditions::{WriteCondition as ParsedCondition, unquote},
+    http::Body,
+    ranges::resolve_copy_range,
+    xml::{Element, XmlWriter, malformed, parse},
+};
+use garage_model::{
+    limits::SINGLE_PUT_MAX_BYTES,
+    rows::{
+        checksum::{ChecksumKind, StoredChecksum},
+        part::PART_NUMBER_MAX,
+        upload::UploadId,
+    },
+    uploads::{ChecksumOfUpload, CompleteRequest, CompletedPart, NewUpload, PartRange},
+};
+use http::{HeaderName, Response, StatusCode};
+
+use crate::{
+    answer, checksums,
+    content::VerifiedContent,
+    copy::{Copied, find_source, render},
+    error::{Subject, too_large},
+    headers,
+    limits::LONG_XML_MAX_BYTES,
+    list::Encoding,
+    request::{IncomingBody, Request, Services, Target, write_condition},
+};
+
+/// An upload that a request names.
+pub struct NamedUpload<'a> {
+    /// As the client sent it.
+    pub text: &'a str,
+    /// Parsed.
+    pub id: UploadId,
+}
+
+impl<'a> NamedUpload<'a> {
+    /// The upload in the query. Errors: 404 `NoSuchUpload` for what is no id of ours.
+    pub fn of(request: &'a Request) -> Result<NamedUpload<'a>, S3Error> {
+        let text = request.query.get("uploadId").unwrap_or_default();
+        let id = text.parse().map_err(|_| S3Error::no_such_upload(text))?;
+        Ok(NamedUpload { text, id })
+    }
+    /// For errors.
+    pub fn subject<'s>(&self, target: &'s Target) -> Subject<'s>
+    where
+        'a: 's,
+    {
+        Subject { upload: self.text, ..target.subject() }
+    }
+    /// What is kept of its parts' checksums.
+    fn kept(&self) -> (ChecksumAlgorithm, bool) {
+        let told = ChecksumOfUpload::of(self.id);
+        told.map_or((checksums::DEFAULT, false), |told| (checksums::to_api(told.checksum.0), told.explicit))
+    }
+}
+
+/// POST of a new upload.
+pub async fn create(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
+    headers::refuse_on_write(&request.headers)?;
+    let stored_headers = headers::object_headers(&request.headers)?;
+    let asked = asked_checksum(request)?;
+    let (algorithm, kind) = asked.unwrap_or((checksums::DEFAULT, ChecksumType::FullObject));
+    let new = NewUpload {
+        headers: stored_headers,
+        initiator: request.key.id.clone(),
+        checksum: Some((checksums::to_model(algorithm), checksums::kind_to_model(kind))),
+        checksum_explicit: asked.is_some(),
+    };
+    let created = services.uploads.create(&target.bucket_ref(), &target.key, new, request.context()).await;
+    let id = created.map_err(|error| target.subject().error(error))?;
+    let mut xml = XmlWriter::s3_document("InitiateMultipartUploadResult");
+    xml.text("Bucket", &target.bucket_name).text("Key", &target.key).text("UploadId", &id.to_string());
+    xml.close("InitiateMultipartUploadResult");
+    let mut response = answer::xml(xml.finish());
+    if let Some((algorithm, kind)) = asked {
+        let out = response.headers_mut();
+        headers::put(out, HeaderName::from_static("x-amz-checksum-algorithm"), algorithm.name());
+        headers::put(out, HeaderName::from_static("x-amz-checksum-type"), kind.name());
+    }
+    Ok(response)
+}
+
+fn asked_checksum(request: &Request) -> Result<Option<(ChecksumAlgorithm, ChecksumType)>, S3Error> {
+    let algorithm = request.header("x-amz-checksum-algorithm")?.map(ChecksumAlgorithm::from_name).transpose()?;
+    let kind = request.header("x-amz-checksum-type")?.map(ChecksumType::from_name).transpose()?;
+    match (algorithm, kind) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => {
+            Err(S3Error::invalid_request("The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header."))
+        }
+        (Some(algorithm), kind) => {
+            let kind = kind.unwrap_or(algorithm.default_type());
+            algorithm.check_type(kind)?;
+            Ok(Some((algorithm, kind)))
+        }
+    }
+}
+
+/// PUT of a part.
+pub async fn upload_part(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
+    headers::refuse_on_write(&request.headers)?;
+    let part_number = part_number(request)?;
+    let upload = NamedUpload::of(request)?;
+    let spec = body.spec()?;
+    let size_bytes = spec.required_length_bytes()?;
+    if SINGLE_PUT_MAX_BYTES < size_bytes {
+        return Err(too_large(size_bytes, SINGLE_PUT_MAX_BYTES));
+    }
+    let (kept, explicit) = upload.kept();
+    let declared = spec.declared().algorithm();
+    if request.client_waits || declared.is_some_and(|declared| declared != kept) {
+        let open = services.uploads.get(&target.bucket_ref(), &target.key, upload.id, request.context()).await;
+        open.map_err(|error| upload.subject(target).error(error))?;
+    }
+    if let Some(declared) = declared.filter(|declared| explicit && *declared != kept) {
+        return Err(checksum_mismatch(kept, declared));
+    }
+    let content = VerifiedContent::new(body.open(spec.compute(kept)), kept, ChecksumKind::FullObject);
+    let (bucket, context) = (target.bucket_ref(), request.stream_context());
+    let put = services.uploads.put_part(&bucket, &target.key, upload.id, part_number, Box::new(content), context);
+    let stored = put.await.map_err(|error| upload.subject(target).error(error))?;
+    let mut response = answer::empty(StatusCode::OK);
+    answer::add_part(response.headers_mut(), &stored.etag, stored.checksum.as_ref());
+    Ok(response)
+}
+
+fn checksum_mismatch(expected: ChecksumAlgorithm, actual: ChecksumAlgorithm) -> S3Error {
+    let (expected, actual) = (expected.name().to_ascii_lowercase(), actual.name().to_ascii_lowercase());
+    S3Error::invalid_request(format!("Checksum Type mismatch occurred, expected checksum Type: {expected}, actual checksum Type: {actual}"))
+}
+
+/// Errors: 400 `InvalidArgument`.
+fn part_number(request: &Request) -> Result<u16, S3Error> {
+    let text = request.query.get("partNumber").unwrap_or_default();
+    part_number_of(text).ok_or_else(|| invalid_part_number(text))
+}
+fn part_number_of(text: &str) -> Option<u16> {
+    text.trim().parse().ok().filter(|number| (1..=PART_NUMBER_MAX).contains(number))
+}
+fn invalid_part_number(text: &str) -> S3Error {
+    S3Error::invalid_argument("Part number must be an integer between 1 and 10000, inclusive", "partNumber", text)
+}
+
+/// PUT of a part with the content of an object, or of a range of it.
+pub async fn upload_part_copy(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
+    headers::refuse_on_write(&request.headers)?;
+    let part_number = part_number(request)?;
+    let upload = NamedUpload::of(request)?;
+    let source = find_source(services, request).await?;
+    let size_bytes = source.found.meta.size_bytes;
+    let range = match request.header("x-amz-copy-source-range")? {
+        Some(header) => resolve_copy_range(header, size_bytes)?,
+        None => 0..size_bytes,
+    };
+    let len_bytes = range.end - range.start;
+    if SINGLE_PUT_MAX_BYTES < len_bytes {
+        return Err(S3Error::invalid_request(format!(
+            "The specified copy source is larger than the maximum allowable size for a copy source: {SINGLE_PUT_MAX_BYTES}"
+        )));
+    }
+    let (bucket, context) = (target.bucket_ref(), request.stream_context());
+    let content = services.uploads.part_source(PartRange { found: &source.found, range }, context);
+    let (kept, _) = upload.kept();
+    let content = VerifiedContent::of_copy(&services.runtime, content, len_bytes, kept, ChecksumKind::FullObject)?;
+    let put = services.uploads.put_part(&bucket, &target.key, upload.id, part_number, Box::new(content), context);
+    let stored = put.await.map_err(|error| upload.subject(target).error(error))?;
+    let copied = Copied { modified_ms: stored.modified_ms, etag: stored.etag, checksum: stored.checksum };
+    Ok(answer::xml(render("CopyPartResult", &copied)))
+}
+
+/// POST of the list of parts that make up the object.
+pub async fn complete(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
+    headers::refuse_on_write(&request.headers)?;
+    let upload = NamedUpload::of(request)?;
+    let condition = write_condition(ParsedCondition::parse(&request.headers)?);
+    let size_bytes = object_size(request)?;
+    // Checksum headers speak of the object here, so they are not promises about this body.
+    let document = body.without_checksum().read(LONG_XML_MAX_BYTES).await?;
+    if document.iter().all(u8::is_ascii_whitespace) {
+        return Err(S3Error::invalid_request("You must specify at least one part"));
+    }
+    let document = parse(&document, &["CompleteMultipartUpload"])?;
+    let listed = document.children_named("Part").map(read_part).collect::<Result<Vec<ListedPart>, S3Error>>()?;
+    if listed.is_empty() {
+        return Err(malformed());
+    }
+    let told = ChecksumOfUpload::of(upload.id);
+    let parts = listed.iter().map(|part| part.to_completed(told)).collect::<Result<Vec<_>, S3Error>>()?;
+    let checksum = object_checksum(request, told, parts.len())?;
+    let subject = Subject { conditional: !condition.is_none(), ..upload.subject(target) };
+    let wanted = CompleteRequest { parts: &parts, condition: &condition, checksum, size_bytes, combine: &checksums::combine };
+    let (bucket, context) = (target.bucket_ref(), request.context());
+    let stored = services.uploads.complete(&bucket, &target.key, upload.id, wanted, context).await.map_err(|error| subject.error(error))?;
+    let mut xml = XmlWriter::s3_document("CompleteMultipartUploadResult");
+    xml.text("Location", &format!("{}/{}", request.base_url, Encoding::Url.apply(&target.key).replace('+', "%20")));
+    xml.text("Bucket", &target.bucket_name).text("Key", &target.key).text("ETag", &headers::quoted(&stored.etag));
+    checksums::write_xml(&mut xml, stored.checksum.as_ref(), u32::try_from(parts.len()).ok(), true);
+    xml.close("CompleteMultipartUploadResult");
+    Ok(answer::xml(xml.finish()))
+}
+
+fn object_size(request: &Request) -> Result<Option<u64>, S3Error> {
+    const NAME: &str = "x-amz-mp-object-size";
+    let Some(text) = request.header(NAME)? else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| S3Error::invalid_argument("The object size must be a number of bytes", NAME, text))
+}
+
+/// The whole object's checksum, if the client names one. Errors: 400 `InvalidRequest`, `BadDigest`.
+fn object_checksum(request: &Request, told: Option<ChecksumOfUpload>, part_count: usize) -> Result<Option<StoredChecksum>, S3Error> {
+    let kind = request.header("x-amz-checksum-type")?.map(ChecksumType::from_name).transpose()?;
+    let (algorithm, own_kind) = told.map_or((checksums::to_model(checksums::DEFAULT), ChecksumKind::FullObject), |told| told.checksum);
+    if kind.is_some_and(|kind| checksums::kind_to_model(kind) != own_kind) {
+        let message = "The checksum type that you specified did not match the checksum type of the upload.";
+        return Err(S3Error::new(ErrorCode::BadDigest, message));
+    }
+    let Some((value, count)) = completion_value(&request.headers)? else { return Ok(None) };
+    if checksums::to_model(value.algorithm()) != algorithm {
+        return Err(checksum_mismatch(checksums::to_api(algorithm), value.algorithm()));
+    }
+    if count.is_some_and(|count| count != part_count) {
+        let message = format!("The {} you specified did not match the calculated checksum.", value.algorithm().name());
+        return Err(S3Error::new(ErrorCode::BadDigest, message));
+    }
+    Ok(Some(checksums::stored(&value, own_kind)))
+}
+
+/// A part as the document lists it.
+struct ListedPart {
+    number: u16,
+    etag: String,
+    checksums: Vec<ChecksumValue>,
+}
+
+fn read_part(element: &Element) -> Result<ListedPart, S3Error> {
+    let number = element.required("PartNumber")?;
+    let number = match number.parse::<i64>() {
+        Ok(_) => part_number_of(number).ok_or_else(|| invalid_part_number(number))?,
+        Err(_) => return Err(malformed()),
+    };
+    let etag = unquote(element.required("ETag")?).to_owned();
+    let mut values = Vec::new();
+    for algorithm in ChecksumAlgorithm::ALL {
+        if let Some(text) = element.value_of(algorithm.element()).filter(|text| !text.is_empty()) {
+            values.push(ChecksumValue::from_base64(algorithm, text).ok_or_else(malformed)?);
+        }
+    }
+    Ok(ListedPart { number, etag, checksums: values })
+}
+
+impl ListedPart {
+    /// The part, with its checksum in the upload's algorithm. Others were checked when the part was uploaded.
+    fn to_completed(&self, told: Option<ChecksumOfUpload>) -> Result<CompletedPart, S3Error> {
+        let algorithm = told.map_or(checksums::DEFAULT, |told| checksums::to_api(told.checksum.0));
+        let value = self.checksums.iter().find(|value| value.algorithm() == algorithm);
+        let must_have = told.is_some_and(|told| told.explicit && told.checksum.1 == ChecksumKind::Composite);
+        if must_have && value.is_none() {
+            let name = algorithm.name().to_ascii_lowercase();
+            return Err(S3Error::invalid_request(format!(
+                "The upload was created using a {name} checksum. The complete request must include the checksum for each part. It was missing for \
+                 part {} in the request.",
+                self.number
+            )));
+        }
+        let checksum = value.map(|value| checksums::stored(value, ChecksumKind::FullObject));
+        Ok(CompletedPart { part_number: self.number, etag: self.etag.clone(), checksum })
+    }
+}
+
+/// DELETE of an upload.
+pub async fn abort(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
+    if request.headers.contains_key("x-amz-if-match-initiated-time") {
+        return Err(S3Error::not_implemented("x-amz-if-match-initiated-time"));
+    }
+    let upload = NamedUpload::of(request)?;
+    let aborted = services.uploads.abort(&target.bucket_ref(), &target.key, upload.id, request.context()).await;
+    aborted.map_err(|error| upload.subject(target).error(error))?;
+    Ok(answer::empty(StatusCode::NO_CONTENT))
+}
