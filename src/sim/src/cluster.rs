@@ -17,6 +17,7 @@ use garage_rpc::{
 };
 use garage_table::keyspaces;
 use garage_util::config::ConsistencyMode;
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,7 @@ use crate::{
     network::{Conditions, Network},
     seed::Seed,
     surroundings::{SimClock, runtime},
+    trace::Trace,
 };
 
 /// What a simulated cluster is like.
@@ -73,8 +75,29 @@ struct Slot {
     clock: Arc<SimClock>,
     disk: Arc<SimDisk>,
     engine: MemoryEngine,
+    chance: Seed,
     lives_count: u64,
     alive: Option<(Node, CancellationToken)>,
+}
+
+/// The nodes that are up, for clients that ask them while the cluster changes. Cheap to clone.
+#[derive(Clone)]
+pub struct Nodes(Arc<Mutex<Vec<Option<(Node, CancellationToken)>>>>);
+
+impl Nodes {
+    /// A node and what tells of its end; `None`: it is down.
+    pub fn get(&self, index: usize) -> Option<(Node, CancellationToken)> {
+        self.0.lock().get(index).cloned().flatten()
+    }
+    /// Those that are up.
+    pub fn up(&self) -> Vec<usize> {
+        let nodes = self.0.lock();
+        (0..nodes.len()).filter(|index| nodes[*index].is_some()).collect()
+    }
+    /// Up or not.
+    pub fn count(&self) -> usize {
+        self.0.lock().len()
+    }
 }
 
 /// A simulated cluster.
@@ -82,6 +105,8 @@ pub struct Cluster {
     options: ClusterOptions,
     seed: Seed,
     network: Network,
+    trace: Trace,
+    nodes: Nodes,
     slots: Vec<Slot>,
 }
 
@@ -92,17 +117,20 @@ impl Cluster {
     /// Starts all nodes, lets them find each other, applies a layout.
     pub async fn start(seed: u64, options: ClusterOptions) -> Cluster {
         let seed = Seed::new(seed);
-        let network = Network::new(seed.fork(1_000), options.conditions);
+        let trace = Trace::new();
+        let network = Network::new(seed.fork(1_000), options.conditions, trace.clone());
+        let nodes = Nodes(Arc::new(Mutex::new(vec![None; options.node_count])));
         let slots = (0..options.node_count).map(|index| Slot {
             id: NodeId([index as u8 + 1; 32]),
             address: SocketAddr::from(([10, 0, 0, index as u8 + 1], 3901)),
             clock: Arc::new(SimClock::new()),
             disk: Arc::new(SimDisk::default()),
             engine: MemoryEngine::new(keyspaces::SPECS),
+            chance: seed.fork(5_000 + index as u64),
             lives_count: 0,
             alive: None,
         });
-        let mut cluster = Cluster { options, slots: slots.collect(), seed, network };
+        let mut cluster = Cluster { options, slots: slots.collect(), seed, network, trace, nodes };
         for index in 0..options.node_count {
             cluster.restart(index).await;
         }
@@ -136,6 +164,18 @@ impl Cluster {
     /// The running nodes.
     pub fn alive(&self) -> Vec<usize> {
         (0..self.slots.len()).filter(|index| self.slots[*index].alive.is_some()).collect()
+    }
+    /// Up or not.
+    pub fn count(&self) -> usize {
+        self.slots.len()
+    }
+    /// The nodes that are up, now and later.
+    pub fn nodes(&self) -> Nodes {
+        self.nodes.clone()
+    }
+    /// What happens.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
     }
     /// A node's id.
     pub fn id(&self, index: usize) -> NodeId {
@@ -185,6 +225,7 @@ impl Cluster {
             replication_factor: options.replication_factor,
             consistency_mode: ConsistencyMode::Consistent,
             secret: [7; 32],
+            former_secrets: Vec::new(),
             inline_max_bytes: options.inline_max_bytes,
             allow_punycode: false,
         });
@@ -193,18 +234,27 @@ impl Cluster {
         let online = prepared
             .online(RouterBuilder::new(), |service| Ok::<_, std::convert::Infallible>(network.attach(id, address, runtime, service)));
         let Ok(node) = online;
+        self.nodes.0.lock()[index] = Some((node.clone(), stopping.clone()));
         slot.alive = Some((node, stopping));
     }
 
-    /// Kills a node: its tasks end where they stand, its disk keeps what was forced to it.
+    /// Fills a node's disk, or makes room again.
+    pub fn set_full(&self, index: usize, is_full: bool) {
+        self.slots[index].disk.set_full(is_full);
+        self.slots[index].engine.set_full(is_full);
+    }
+
+    /// Kills a node: its tasks end where they stand, its disk keeps what was forced to it and, by chance, some of the rest.
     pub fn crash(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         let Some((node, stopping)) = slot.alive.take() else { return };
+        self.nodes.0.lock()[index] = None;
         stopping.cancel();
         self.network.detach(slot.id);
         node.cluster.disconnect();
         slot.disk.crash();
-        slot.engine.crash(0);
+        let kept_count = slot.chance.pick(slot.engine.unsynced_count() as u64 + 1) as usize;
+        slot.engine.crash(kept_count);
     }
 
     /// Cuts a node off from all others, in both directions, or mends that.

@@ -42,20 +42,18 @@ impl SimDisk {
     pub fn set_full(&self, full: bool) {
         self.0.lock().full = full;
     }
-    /// Flips a bit in the middle of the file at this index, in order of paths; tells which it was.
-    pub fn rot(&self, index: usize) -> Option<PathBuf> {
+    /// Flips a bit in the middle of a file, if it has any.
+    pub fn rot(&self, path: &Path) {
         let mut files = self.0.lock();
-        let path = files.now.iter().filter(|(_, file)| !file.content.is_empty()).nth(index)?.0.clone();
         let Files { now, durable, .. } = &mut *files;
         for side in [now, durable] {
-            if let Some(file) = side.get_mut(&path) {
+            if let Some(file) = side.get_mut(path).filter(|file| !file.content.is_empty()) {
                 let mut content = file.content.to_vec();
                 let middle = content.len() / 2;
                 content[middle] ^= 1;
                 file.content = Arc::new(content);
             }
         }
-        Some(path)
     }
     /// Paths of all files, sorted.
     pub fn paths(&self) -> Vec<PathBuf> {

@@ -2,16 +2,26 @@
 //! disks, from one seed. Only tests depend on this crate.
 //!
 //! Reading order: `seed` (all randomness), `network` (delay, loss, cuts), `disk` (what a crash leaves), `surroundings` (a node's clock,
-//! randomness, tasks), `cluster` (nodes that start, crash and come back), `workload` (histories and their checks).
+//! randomness, tasks), `trace`, `cluster` (nodes that start, crash and come back); then whole histories: `content` (what is written),
+//! `history` (what is asked and answered), `client` and `multipart` (who asks), `faults`, `check` and `replica` (what must hold),
+//! `workload` (all of it together).
 //!
 //! Determinism: one thread, tokio's paused clock, one seed, and no iteration order that depends on a random hasher. Run everything
 //! inside [`run`].
 
+pub mod check;
+pub mod client;
 pub mod cluster;
+pub mod content;
 pub mod disk;
+pub mod faults;
+pub mod history;
+mod multipart;
 pub mod network;
+mod replica;
 pub mod seed;
 pub mod surroundings;
+pub mod trace;
 pub mod workload;
 
 /// Runs a simulation to its end on a runtime of its own: one thread, virtual time.

@@ -20,7 +20,7 @@ use tokio::{
     time::{sleep, timeout_at},
 };
 
-use crate::seed::Seed;
+use crate::{seed::Seed, trace::Trace};
 
 /// How the network behaves.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,7 @@ struct Net {
     cuts: BTreeSet<(NodeId, NodeId)>,
     /// Counts up at each change of cuts and nodes.
     changes: watch::Sender<u64>,
+    trace: Trace,
 }
 
 struct Attached {
@@ -91,10 +92,10 @@ impl Net {
 }
 
 impl Network {
-    /// A network with these conditions; chance comes from `seed`.
-    pub fn new(seed: Seed, conditions: Conditions) -> Network {
+    /// A network with these conditions; chance comes from `seed`, calls are told to `trace`.
+    pub fn new(seed: Seed, conditions: Conditions, trace: Trace) -> Network {
         let (changes, _) = watch::channel(0);
-        Network(Arc::new(Mutex::new(Net { seed, conditions, nodes: BTreeMap::new(), cuts: BTreeSet::new(), changes })))
+        Network(Arc::new(Mutex::new(Net { seed, conditions, nodes: BTreeMap::new(), cuts: BTreeSet::new(), changes, trace })))
     }
 
     /// Changes the conditions.
@@ -178,6 +179,10 @@ impl Transport for SimTransport {
                 let net = network.0.lock();
                 let own = net.nodes.get(&from).filter(|own| own.links.contains_key(&to));
                 let (Some(own), Some(peer)) = (own, net.nodes.get(&to)) else { return Err(CallError::NotConnected(to)) };
+                net.trace.line(|| {
+                    let (kind, hash) = (call.kind, blake3::hash(&call.payload).to_hex());
+                    format!("{} -> {}: {kind} {} bytes {}", from.0[0], to.0[0], call.payload.len(), &hash[..8])
+                });
                 (Caller { node: from, address: Some(own.address) }, peer.service.clone())
             };
             network.carry(from, to).await?;

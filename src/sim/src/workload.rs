@@ -1,1 +1,150 @@
-//! placeholder
+//! A whole history: a cluster, clients, faults, and the verdict.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::sleep};
+
+use crate::{
+    check::violations,
+    client::{Client, World},
+    cluster::{Cluster, ClusterOptions},
+    content::Contents,
+    faults::{Faults, torment},
+    history::{History, Recorded},
+};
+
+/// What a history is like.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkloadOptions {
+    /// Clients at once.
+    pub clients_count: usize,
+    /// Requests of each.
+    pub requests_count: usize,
+    /// What goes wrong meanwhile.
+    pub faults: Faults,
+    /// All nodes crash at once at the end, in the middle of requests.
+    pub ends_in_darkness: bool,
+    /// Whether to record the trace.
+    pub traced: bool,
+}
+
+impl WorkloadOptions {
+    /// What a seed's history is like: most seeds keep quorums, some lose them, one in eight is without faults.
+    pub fn of_seed(seed: u64) -> WorkloadOptions {
+        let faults = match seed % 8 {
+            0 => Faults::None,
+            1..6 => Faults::OneNode,
+            _ => Faults::Any,
+        };
+        WorkloadOptions { clients_count: 6, requests_count: 30, faults, ends_in_darkness: seed.is_multiple_of(3), traced: false }
+    }
+}
+
+/// What became of a history.
+pub struct Report {
+    /// What was asked and answered.
+    pub recorded: Recorded,
+    /// What was wrong; empty: nothing.
+    pub violations: Vec<String>,
+    /// The trace, if recorded.
+    pub trace: Vec<String>,
+}
+
+/// Keys that share prefixes, fold under delimiters, and are not all ASCII.
+const KEYS: [&str; 8] = ["a", "a/1", "a/2/x", "a/2/y", "b/1", "b/2", "c", "ü/ß"];
+/// How long nodes have to find each other again once everything is mended.
+const SETTLING: Duration = Duration::from_secs(30);
+
+/// Runs the history of a seed.
+pub fn run_history(seed: u64, options: WorkloadOptions) -> Report {
+    crate::run(history(seed, options))
+}
+
+async fn history(seed: u64, options: WorkloadOptions) -> Report {
+    let mut cluster = Cluster::start(seed, ClusterOptions::rough()).await;
+    let trace = cluster.trace().clone();
+    if options.traced {
+        trace.record();
+    }
+    let world = World {
+        nodes: cluster.nodes(),
+        bucket: cluster.make_bucket(0, "history").await,
+        keys: Arc::new(KEYS.map(String::from).to_vec()),
+        contents: Contents::default(),
+        history: History::new(trace.clone()),
+    };
+    live(&mut cluster, &world, options).await;
+    if options.ends_in_darkness {
+        (0..cluster.count()).for_each(|node| cluster.crash(node));
+        for node in 0..cluster.count() {
+            cluster.restart(node).await;
+        }
+    }
+    sleep(SETTLING).await;
+    let mut violations = read_all_everywhere(&cluster, &world).await;
+    violations.extend(check_replicas(&cluster, &world).await);
+    let recorded = world.history.recorded();
+    violations.extend(self::violations(&recorded, &world.keys));
+    Report { recorded, violations, trace: trace.lines() }
+}
+
+/// Clients and faults side by side; ends with everything mended.
+async fn live(cluster: &mut Cluster, world: &World, options: WorkloadOptions) {
+    let (done, over) = watch::channel(false);
+    let torment_seed = cluster.fork_seed(50);
+    let clients = (0..options.clients_count).map(|number| {
+        let client = Client { world: world.clone(), seed: cluster.fork_seed(100 + number as u64), known: None };
+        client.run(options.requests_count)
+    });
+    let clients = futures::future::join_all(clients.collect::<Vec<_>>());
+    let working = async {
+        // In darkness the clients' last requests are cut off where they stand.
+        if options.ends_in_darkness {
+            let _ = tokio::time::timeout(Duration::from_secs(options.requests_count as u64 / 4), clients).await;
+        } else {
+            clients.await;
+        }
+        done.send_replace(true);
+    };
+    futures::future::join(working, torment(cluster, torment_seed, options.faults, over)).await;
+}
+
+/// Once everything is up: every key has one value and its whole content, through whichever node.
+async fn read_all_everywhere(cluster: &Cluster, world: &World) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (key, name) in world.keys.iter().enumerate() {
+        let mut values = Vec::new();
+        for node in 0..cluster.count() {
+            match world.read(node, key, false).await {
+                None => wrong.push(format!("{name:?} can't be read through node {node}, with all nodes up")),
+                Some((value, found)) => {
+                    values.push(value);
+                    let Some(found) = found else { continue };
+                    if !world.check_content(node, name, value, &found).await {
+                        wrong.push(format!("the content of {name:?} (write {value}) can't be read through node {node}, with all nodes up"));
+                    }
+                }
+            }
+        }
+        if values.windows(2).any(|pair| pair[0] != pair[1]) {
+            wrong.push(format!("{name:?} has other contents through other nodes, with all nodes up: {values:?}"));
+        }
+    }
+    wrong
+}
+
+/// What hooks derived from rows is what the rows say, at each replica.
+async fn check_replicas(cluster: &Cluster, world: &World) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for node in 0..cluster.count() {
+        let groups: Vec<_> = world.bucket.groups().collect();
+        let checked = cluster.node(node).db.read(move |snapshot| {
+            groups.iter().filter_map(|group| crate::replica::check(snapshot, group).err()).collect::<Vec<String>>()
+        });
+        match checked.await {
+            Ok(found) => wrong.extend(found.into_iter().map(|text| format!("node {node}: {text}"))),
+            Err(error) => wrong.push(format!("node {node}: its store can't be read: {error}")),
+        }
+    }
+    wrong
+}

@@ -72,7 +72,7 @@ fn every_request_keeps_to_its_round_trips() {
         let trips = Trips::start().await;
         trips.put("PUT of an inline object", "small", 1024, 1.0).await;
         trips.put("PUT of 1 MiB", "medium", MIB, 2.0).await;
-        trips.put("PUT of 100 MiB", "large", 100 * MIB, 14.0).await;
+        trips.put("PUT of 100 MiB", "large", 100 * MIB, 8.0).await;
         trips.get("GET of an inline object", "small", 1024, 1.0).await;
         // This node holds a copy of every block: only the row needs another node.
         trips.get("GET of 1 MiB", "medium", MIB, 1.0).await;
