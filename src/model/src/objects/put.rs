@@ -53,7 +53,7 @@ impl Objects {
         self.check_quota(bucket, body.size_hint_bytes().unwrap_or(0), context).await?;
         let version = WriteId::random(self.tables.cluster().runtime());
         let group = bucket.group_of(key);
-        let (payload, digests) = self.store_content(version, &group, &mut *body, context).await?;
+        let (payload, digests) = self.store_content(version, &group, &mut *body, self.inline_max_bytes, context).await?;
         let meta = ObjectMeta {
             size_bytes: digests.size_bytes,
             etag: to_hex(&digests.md5),
@@ -74,16 +74,17 @@ impl Objects {
         }
     }
 
-    /// Stores a body's content, not yet visible: inline bytes are only returned, blocks are stored with leases.
+    /// Stores a body's content, not yet visible: up to `inline_max_bytes` are only returned, blocks are stored with leases.
     pub(crate) async fn store_content(
         &self,
         id: WriteId,
         group: &Group,
         body: &mut dyn ObjectBody,
+        inline_max_bytes: usize,
         context: RequestContext,
     ) -> Result<(Payload, BodyDigests), ModelError> {
         let (mut gathered, mut gathered_bytes, mut ended) = (Vec::new(), 0, false);
-        while gathered_bytes <= self.inline_max_bytes {
+        while gathered_bytes <= inline_max_bytes {
             match body.next().await {
                 Some(piece) => {
                     let piece: Bytes = piece?;

@@ -65,7 +65,8 @@ impl Uploads {
         let (payload, digests) = {
             // The upload is looked up while the blocks travel; a part of an upload that is not open leaves only leases behind.
             let open = self.get(bucket, key, upload, context);
-            let stored = self.objects.store_content(id, &group, &mut *body, context);
+            // Parts are blocks, however small: the content of an object in parts is read as one run of blocks.
+            let stored = self.objects.store_content(id, &group, &mut *body, 0, context);
             let (_, stored) = futures::future::try_join(open, stored).await?;
             stored
         };
