@@ -3,12 +3,16 @@
 use std::process::ExitCode;
 
 mod cli;
+mod server;
 
 fn main() -> ExitCode {
     let parsed = match cli::args::parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         Err(error) => return cli::usage(&error),
     };
+    if let cli::args::Command::Server(args) = &parsed.command {
+        return server::run(&parsed.global, args);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -16,9 +20,5 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let cli::args::Command::Server(_) = parsed.command {
-        eprintln!("Error: this build cannot run a node yet");
-        return ExitCode::FAILURE;
-    }
     runtime.block_on(cli::run(parsed))
 }

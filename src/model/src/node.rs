@@ -59,6 +59,8 @@ pub struct NodeOptions {
     pub consistency_mode: ConsistencyMode,
     /// The cluster secret (`rpc_secret`), under which access key secrets are sealed.
     pub secret: [u8; 32],
+    /// Former cluster secrets, under which some secrets may still be sealed (`rpc_secrets_previous`).
+    pub former_secrets: Vec<[u8; 32]>,
     /// Objects up to this size are kept in rows (`inline_threshold`).
     pub inline_max_bytes: usize,
     /// Whether bucket names may have labels that start with `xn--`.
@@ -153,7 +155,7 @@ impl PreparedNode {
         let service = BlockService::new(runtime.clone(), block_store, References::new(store.clone(), runtime.clone()));
         let blocks = BlockManager::new(runtime.clone(), Arc::new(handle.clone()), service, options.blocks);
         let objects = Objects::new(tables, blocks.clone(), options.inline_max_bytes);
-        let keys = Keys::new(control.clone(), Sealer::new(&options.secret, &[]), runtime.clone());
+        let keys = Keys::new(control.clone(), Sealer::new(&options.secret, &options.former_secrets), runtime.clone());
         let buckets = Buckets::new(control.clone(), objects.clone(), keys.clone(), runtime, options.allow_punycode);
         let access = AccessControl::new(keys, buckets);
         let uploads = Uploads::new(objects.clone());

@@ -7,7 +7,7 @@
 pub(crate) mod args;
 mod bucket;
 mod caller;
-mod connect;
+pub(crate) mod connect;
 mod error;
 mod format;
 mod key;
