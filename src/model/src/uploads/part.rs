@@ -60,6 +60,7 @@ impl Uploads {
         if let Some(size_bytes) = body.size_hint_bytes().filter(|size_bytes| SINGLE_PUT_MAX_BYTES < *size_bytes) {
             return Err(ClientError::TooLarge { size_bytes, max_bytes: SINGLE_PUT_MAX_BYTES }.into());
         }
+        self.objects.check_quota(bucket, body.size_hint_bytes().unwrap_or(0), context).await?;
         let group = bucket.group_of(key);
         let id = WriteId::random(self.objects.tables.cluster().runtime());
         let (payload, digests) = {
@@ -70,7 +71,6 @@ impl Uploads {
             let (_, stored) = futures::future::try_join(open, stored).await?;
             stored
         };
-        self.objects.check_quota(bucket, digests.size_bytes, context).await?;
         self.commit_part(bucket, key, upload, part_number, id, payload, digests, context).await
     }
 

@@ -1,0 +1,10 @@
+//! The S3 interface over HTTP, against one node whose metadata are in memory.
+
+mod buckets;
+mod client;
+mod copies;
+mod listings;
+mod multipart;
+mod objects;
+mod refusals;
+mod server;
