@@ -54,10 +54,9 @@ impl<'a> NamedUpload<'a> {
     {
         Subject { upload: self.text, ..target.subject() }
     }
-    /// What is kept of its parts' checksums.
-    fn kept(&self) -> (ChecksumAlgorithm, bool) {
-        let told = ChecksumOfUpload::of(self.id);
-        told.map_or((checksums::DEFAULT, false), |told| (checksums::to_api(told.checksum.0), told.explicit))
+    /// The algorithm that its parts must have, if its client named one.
+    fn named_algorithm(&self) -> Option<ChecksumAlgorithm> {
+        ChecksumOfUpload::of(self.id).filter(|told| told.explicit).map(|told| checksums::to_api(told.checksum.0))
     }
 }
 
@@ -113,13 +112,15 @@ pub async fn upload_part(services: &Services, target: &Target, request: &Request
     if SINGLE_PUT_MAX_BYTES < size_bytes {
         return Err(too_large(size_bytes, SINGLE_PUT_MAX_BYTES));
     }
-    let (kept, explicit) = upload.kept();
     let declared = spec.declared().algorithm();
-    if request.client_waits || declared.is_some_and(|declared| declared != kept) {
+    // Without a choice of the upload's, a part keeps the checksum that came with it.
+    let kept = upload.named_algorithm().or(declared).unwrap_or(checksums::DEFAULT);
+    let mismatch = declared.filter(|declared| *declared != kept);
+    if request.client_waits || mismatch.is_some() {
         let open = services.uploads.get(&target.bucket_ref(), &target.key, upload.id, request.context()).await;
         open.map_err(|error| upload.subject(target).error(error))?;
     }
-    if let Some(declared) = declared.filter(|declared| explicit && *declared != kept) {
+    if let Some(declared) = mismatch {
         return Err(checksum_mismatch(kept, declared));
     }
     let content = VerifiedContent::new(body.open(spec.compute(kept)), kept, ChecksumKind::FullObject);
@@ -167,7 +168,7 @@ pub async fn upload_part_copy(services: &Services, target: &Target, request: &Re
     }
     let (bucket, context) = (target.bucket_ref(), request.stream_context());
     let content = services.uploads.part_source(PartRange { found: &source.found, range }, context);
-    let (kept, _) = upload.kept();
+    let kept = upload.named_algorithm().unwrap_or(checksums::DEFAULT);
     let content = VerifiedContent::of_copy(&services.runtime, content, len_bytes, kept, ChecksumKind::FullObject)?;
     let put = services.uploads.put_part(&bucket, &target.key, upload.id, part_number, Box::new(content), context);
     let stored = put.await.map_err(|error| upload.subject(target).error(error))?;
@@ -215,14 +216,15 @@ fn object_size(request: &Request) -> Result<Option<u64>, S3Error> {
 /// The whole object's checksum, if the client names one. Errors: 400 `InvalidRequest`, `BadDigest`.
 fn object_checksum(request: &Request, told: Option<ChecksumOfUpload>, part_count: usize) -> Result<Option<StoredChecksum>, S3Error> {
     let kind = request.header("x-amz-checksum-type")?.map(ChecksumType::from_name).transpose()?;
-    let (algorithm, own_kind) = told.map_or((checksums::to_model(checksums::DEFAULT), ChecksumKind::FullObject), |told| told.checksum);
+    let own_kind = told.map_or(ChecksumKind::FullObject, |told| told.checksum.1);
     if kind.is_some_and(|kind| checksums::kind_to_model(kind) != own_kind) {
         let message = "The checksum type that you specified did not match the checksum type of the upload.";
         return Err(S3Error::new(ErrorCode::BadDigest, message));
     }
     let Some((value, count)) = completion_value(&request.headers)? else { return Ok(None) };
-    if checksums::to_model(value.algorithm()) != algorithm {
-        return Err(checksum_mismatch(checksums::to_api(algorithm), value.algorithm()));
+    let named = told.filter(|told| told.explicit).map(|told| checksums::to_api(told.checksum.0));
+    if let Some(named) = named.filter(|named| *named != value.algorithm()) {
+        return Err(checksum_mismatch(named, value.algorithm()));
     }
     if count.is_some_and(|count| count != part_count) {
         let message = format!("The {} you specified did not match the calculated checksum.", value.algorithm().name());
@@ -255,12 +257,12 @@ fn read_part(element: &Element) -> Result<ListedPart, S3Error> {
 }
 
 impl ListedPart {
-    /// The part, with its checksum in the upload's algorithm. Others were checked when the part was uploaded.
+    /// The part with its checksum, which is held against the stored one. Errors: 400 when the upload's client must name it and did not.
     fn to_completed(&self, told: Option<ChecksumOfUpload>) -> Result<CompletedPart, S3Error> {
-        let algorithm = told.map_or(checksums::DEFAULT, |told| checksums::to_api(told.checksum.0));
-        let value = self.checksums.iter().find(|value| value.algorithm() == algorithm);
-        let must_have = told.is_some_and(|told| told.explicit && told.checksum.1 == ChecksumKind::Composite);
-        if must_have && value.is_none() {
+        let named = told.filter(|told| told.explicit).map(|told| (checksums::to_api(told.checksum.0), told.checksum.1));
+        let is_meant = |value: &&ChecksumValue| named.is_none_or(|(algorithm, _)| value.algorithm() == algorithm);
+        let value = self.checksums.iter().find(is_meant);
+        if let (Some((algorithm, ChecksumKind::Composite)), None) = (named, value) {
             let name = algorithm.name().to_ascii_lowercase();
             return Err(S3Error::invalid_request(format!(
                 "The upload was created using a {name} checksum. The complete request must include the checksum for each part. It was missing for \

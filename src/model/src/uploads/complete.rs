@@ -16,7 +16,7 @@ use crate::{
     objects::{BucketRef, StoredObject, WriteCondition},
     rows::{
         PART, UPLOAD, VERSION,
-        checksum::{ChecksumKind, StoredChecksum},
+        checksum::{ChecksumAlgorithm, ChecksumKind, StoredChecksum},
         object::{ObjectMeta, VersionRow, null_slot},
         part::{PartRow, part_number_of},
         payload::{HEAD_BLOCKS, PartRef, Payload, PayloadChunk, chunk_of},
@@ -362,17 +362,28 @@ fn object_checksum(
     let of_parts: Option<Vec<(StoredChecksum, u64)>> =
         parts.iter().map(|part| part.row.checksum.clone().map(|checksum| (checksum, part.row.size_bytes))).collect();
     let Some(of_parts) = of_parts else { return Ok(None) };
-    if of_parts.iter().any(|(checksum, _)| checksum.algorithm != algorithm) {
-        return Ok(None);
-    }
-    let computed = (request.combine)(&of_parts, kind);
-    if let (Some(given), Some(computed)) = (&request.checksum, &computed)
-        && given.algorithm == computed.algorithm
-        && given.value != computed.value
-    {
+    // Where the client named no algorithm, the one that came with all parts is the object's.
+    let (algorithm, kind) = match of_parts.first() {
+        Some((first, _)) if !upload.checksum_explicit => (first.algorithm, kind_over_parts(first.algorithm)),
+        _ => (algorithm, kind),
+    };
+    let is_uniform = of_parts.iter().all(|(checksum, _)| checksum.algorithm == algorithm);
+    let computed = if is_uniform { (request.combine)(&of_parts, kind) } else { None };
+    let is_same = |given: &StoredChecksum| {
+        computed.as_ref().is_some_and(|computed| (given.algorithm, &given.value) == (computed.algorithm, &computed.value))
+    };
+    if request.checksum.as_ref().is_some_and(|given| !is_same(given)) {
         return Err(ClientError::BadDigest("The checksum you specified did not match the calculated checksum.".to_string()));
     }
     Ok(computed)
+}
+
+/// What can be computed from parts alone: CRCs combine to that of the whole.
+fn kind_over_parts(algorithm: ChecksumAlgorithm) -> ChecksumKind {
+    match algorithm {
+        ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c | ChecksumAlgorithm::Crc64Nvme => ChecksumKind::FullObject,
+        ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256 => ChecksumKind::Composite,
+    }
 }
 
 fn digest_of(parts: &[CompletedPart]) -> [u8; 32] {

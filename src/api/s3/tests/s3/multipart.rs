@@ -222,6 +222,26 @@ async fn composite_checksums_are_over_the_parts() {
 }
 
 #[tokio::test]
+async fn an_upload_without_a_choice_takes_the_checksum_of_its_parts() {
+    let server = Server::start().await;
+    let client = &server.client;
+    let id = create(&server, &[]).await;
+    let (first, second) = (vec![1; PART], b"second".to_vec());
+    let sum = |body: &[u8]| checksum_of(ChecksumAlgorithm::Crc32, body).to_base64();
+    for (number, body) in [(1, &first), (2, &second)] {
+        let call = client.call("PUT", &format!("/bkt/k?partNumber={number}&uploadId={id}"));
+        let put = call.header("x-amz-checksum-crc32", sum(body)).body(body).send().await.ok();
+        assert_eq!(put.header("x-amz-checksum-crc32"), Some(&*sum(body)));
+    }
+    let whole = [first.clone(), second.clone()].concat();
+    let body = list(&[(1, etag(&first)), (2, etag(&second))]);
+    let target = format!("/bkt/k?uploadId={id}");
+    client.call("POST", &target).header("x-amz-checksum-crc32c", "AAAAAA==").body(&body).send().await.is(400, "BadDigest");
+    let done = client.call("POST", &target).header("x-amz-checksum-crc32", sum(&whole)).body(&body).send().await.ok();
+    assert_eq!((done.element("ChecksumCRC32"), done.element("ChecksumType").as_deref()), (Some(sum(&whole)), Some("FULL_OBJECT")));
+}
+
+#[tokio::test]
 async fn parts_are_copied_from_objects() {
     let server = Server::start().await;
     let client = &server.client;
