@@ -100,9 +100,13 @@ impl Nodes {
     }
 }
 
+/// Adds handlers of the crates above to those of a node.
+pub type MoreHandlers = fn(&Node, RouterBuilder) -> RouterBuilder;
+
 /// A simulated cluster.
 pub struct Cluster {
     options: ClusterOptions,
+    handlers: MoreHandlers,
     seed: Seed,
     network: Network,
     trace: Trace,
@@ -116,6 +120,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 impl Cluster {
     /// Starts all nodes, lets them find each other, applies a layout.
     pub async fn start(seed: u64, options: ClusterOptions) -> Cluster {
+        Cluster::start_with(seed, options, |_, router| router).await
+    }
+
+    /// The same with nodes that also answer what `handlers` adds.
+    pub async fn start_with(seed: u64, options: ClusterOptions, handlers: MoreHandlers) -> Cluster {
         let seed = Seed::new(seed);
         let trace = Trace::new();
         let network = Network::new(seed.fork(1_000), options.conditions, trace.clone());
@@ -130,7 +139,7 @@ impl Cluster {
             lives_count: 0,
             alive: None,
         });
-        let mut cluster = Cluster { options, slots: slots.collect(), seed, network, trace, nodes };
+        let mut cluster = Cluster { options, handlers, slots: slots.collect(), seed, network, trace, nodes };
         for index in 0..options.node_count {
             cluster.restart(index).await;
         }
@@ -198,7 +207,7 @@ impl Cluster {
     pub async fn restart(&mut self, index: usize) {
         let bootstrap_peers =
             self.slots.iter().filter(|slot| slot.lives_count > 0).map(|slot| (slot.id, slot.address.to_string())).collect();
-        let (options, network) = (self.options, self.network.clone());
+        let (options, handlers, network) = (self.options, self.handlers, self.network.clone());
         let slot = &mut self.slots[index];
         assert!(slot.alive.is_none(), "node {index} is running");
         slot.lives_count += 1;
@@ -231,8 +240,8 @@ impl Cluster {
         });
         let prepared = prepared.await.unwrap_or_else(|error| panic!("seed {}: node {index} does not start: {error}", self.seed.number()));
         let (id, address) = (slot.id, slot.address);
-        let online = prepared
-            .online(RouterBuilder::new(), |service| Ok::<_, std::convert::Infallible>(network.attach(id, address, runtime, service)));
+        let router = handlers(prepared.node(), RouterBuilder::new());
+        let online = prepared.online(router, |service| Ok::<_, std::convert::Infallible>(network.attach(id, address, runtime, service)));
         let Ok(node) = online;
         self.nodes.0.lock()[index] = Some((node.clone(), stopping.clone()));
         slot.alive = Some((node, stopping));

@@ -33,7 +33,9 @@ impl AdminApi {
                 Ok(bucket) => bucket,
                 Err(error) => {
                     // Somebody took the name meanwhile: an error must not leave half a bucket behind.
-                    buckets.delete(made.id, context).await?;
+                    if let Err(left) = buckets.delete(made.id, context).await {
+                        tracing::warn!(bucket = %made.id, error = %left, "a bucket that could not be named is left behind: delete it by its id");
+                    }
                     return Err(error);
                 }
             },

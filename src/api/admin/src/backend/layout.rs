@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use garage_net::NodeId;
 use garage_rpc::layout::{Role, RoleChange as Change, ZoneRedundancy};
+use garage_util::runtime::Lane;
 
 use super::{AdminApi, layout_view};
 use crate::{
@@ -42,15 +43,19 @@ impl AdminApi {
         Ok(self.layout())
     }
 
-    pub(super) fn preview_layout(&self) -> LayoutPreview {
-        match self.node.cluster.layout().preview() {
+    pub(super) async fn preview_layout(&self) -> Result<LayoutPreview, AdminError> {
+        let history = self.node.cluster.layout();
+        // A large cluster's assignment takes a while to compute; no async worker is held up for it.
+        let computed = self.node.cluster.runtime().blocking(Lane::Compute, move || history.preview()).await;
+        let computed = computed.map_err(|_| AdminError::unavailable("this node is stopping; ask another one"))?;
+        Ok(match computed {
             Err(error) => LayoutPreview::Failure { error: error.to_string() },
             Ok((version, report)) => LayoutPreview::Success {
                 message: report.lines(),
                 statistics: Some(Box::new(layout_view::statistics(&report))),
                 new_layout: Box::new(layout_view::alone(&version)),
             },
-        }
+        })
     }
 
     pub(super) async fn apply_layout(&self, version: u64) -> Result<LayoutApply, AdminError> {

@@ -127,9 +127,7 @@ impl AdminApi {
             "GetClusterLayout" => handle::<endpoint::GetClusterLayout, _>(payload, |_| async { Ok(self.layout()) }),
             "GetClusterLayoutHistory" => handle::<endpoint::GetClusterLayoutHistory, _>(payload, |_| async { Ok(self.layout_history()) }),
             "UpdateClusterLayout" => handle::<endpoint::UpdateClusterLayout, _>(payload, |update| self.update_layout(update)),
-            "PreviewClusterLayoutChanges" => {
-                handle::<endpoint::PreviewClusterLayoutChanges, _>(payload, |_| async { Ok(self.preview_layout()) })
-            }
+            "PreviewClusterLayoutChanges" => handle::<endpoint::PreviewClusterLayoutChanges, _>(payload, |_| self.preview_layout()),
             "ApplyClusterLayout" => handle::<endpoint::ApplyClusterLayout, _>(payload, |wanted| self.apply_layout(wanted.version)),
             "RevertClusterLayout" => handle::<endpoint::RevertClusterLayout, _>(payload, |_| self.revert_layout()),
             "ClusterLayoutSkipDeadNodes" => handle::<endpoint::ClusterLayoutSkipDeadNodes, _>(payload, |skip| self.skip_dead_nodes(skip)),
@@ -178,6 +176,9 @@ impl AdminApi {
     }
 }
 
+/// The one endpoint whose payload is a list.
+const TAKES_A_LIST: &str = <endpoint::ConnectClusterNodes as Endpoint>::NAME;
+
 /// One endpoint at work.
 type Handling<'a> = BoxFuture<'a, Result<Value, AdminError>>;
 
@@ -186,6 +187,10 @@ fn handle<'a, E: Endpoint, F>(payload: &Value, handler: impl FnOnce(E::Request) 
 where
     F: Future<Output = Result<E::Response, AdminError>> + Send + 'a,
 {
+    // An object with fields can be read from a list of their values; nobody means that, and `[]` would be taken for `{}`.
+    if payload.is_array() && E::NAME != TAKES_A_LIST {
+        return std::future::ready(Err(AdminError::invalid(format!("{} needs an object, not a list", E::NAME)))).boxed();
+    }
     match decode_request::<E>(payload.clone()) {
         Ok(request) => {
             let handling = handler(request);

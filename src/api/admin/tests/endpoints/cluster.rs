@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use garage_api_admin::{ENDPOINTS, ErrorCode};
-use garage_rpc::membership::{SpaceLeft, SpaceReport};
+use garage_api_admin::{AdminCall, ENDPOINTS, ErrorCode};
+use garage_rpc::{
+    CallOptions,
+    membership::{SpaceLeft, SpaceReport},
+};
 use garage_sim::cluster::ClusterOptions;
 use serde_json::{Value, json};
 
@@ -94,6 +97,50 @@ fn a_node_tells_what_it_is() {
         assert!(answers["success"][&id]["freeform"].is_string(), "{answers}");
         for (node, words) in [("", "beginning of a node id"), ("ffff", "0 nodes match")] {
             admin.refused("GetNodeInfo", json!({"node": node}), ErrorCode::InvalidRequest, words).await;
+        }
+    });
+}
+
+#[test]
+fn each_node_asked_answers_or_fails_for_itself() {
+    garage_sim::run(async {
+        let mut admin = Admin::start(ClusterOptions::exact(Duration::from_millis(1))).await;
+        let ids: Vec<String> = (0..3).map(|index| admin.cluster.id(index).to_string()).collect();
+        let answers = admin.ok("GetNodeInfo", json!({"node": "*"})).await;
+        for (index, id) in ids.iter().enumerate() {
+            assert_eq!(
+                (&answers["success"][id]["nodeId"], &answers["success"][id]["role"]["zone"]),
+                (&json!(id), &json!(format!("zone{index}")))
+            );
+        }
+        let one = admin.ok("GetNodeStatistics", json!({"node": ids[2][..6]})).await;
+        assert_eq!(one["success"].as_object().unwrap().keys().collect::<Vec<_>>(), [&ids[2]]);
+
+        admin.cluster.crash(1);
+        let answers = admin.ok("GetNodeInfo", json!({"node": "*"})).await;
+        assert_eq!(answers["success"].as_object().unwrap().keys().collect::<Vec<_>>(), [&ids[0], &ids[2]]);
+        assert!(answers["error"][&ids[1]].is_string(), "{answers}");
+    });
+}
+
+#[test]
+fn a_node_answers_calls_of_others_as_it_answers_its_own() {
+    garage_sim::run(async {
+        let admin = Admin::start(ClusterOptions::exact(Duration::from_millis(1))).await;
+        let (from, to) = (&admin.cluster.node(1).cluster, admin.cluster.id(0));
+        let call = async |endpoint: &str, body: &'static str| {
+            let call = AdminCall { endpoint: endpoint.into(), body: body.as_bytes().into() };
+            from.call(to, &call, CallOptions::within(Duration::from_secs(60))).await.unwrap().into_value()
+        };
+        let made = call("CreateBucket", r#"{"globalAlias": "photos"}"#).await.unwrap();
+        assert_eq!(admin.ok("GetBucketInfo", json!({"globalAlias": "photos"})).await, made);
+        for (endpoint, body, code) in [
+            ("CreateBucket", r#"{"globalAlias": "photos"}"#, ErrorCode::BucketAlreadyExists),
+            ("CreateBucket", "{", ErrorCode::InvalidRequest),
+            ("CreateBucket", "[]", ErrorCode::InvalidRequest),
+            ("ListWorkers", "null", ErrorCode::NotImplemented),
+        ] {
+            assert_eq!(call(endpoint, body).await.unwrap_err().code, code, "{endpoint} {body}");
         }
     });
 }

@@ -7,6 +7,7 @@ use garage_api_admin::{AdminApi, AdminOptions, ErrorCode};
 use garage_model::{
     RequestContext,
     body::WholeBody,
+    node::Node,
     objects::{BucketRef, WriteCondition},
     rows::bucket::{BucketRow, BucketState},
 };
@@ -53,7 +54,8 @@ impl Admin {
     }
 
     pub async fn start(cluster: ClusterOptions) -> Admin {
-        let cluster = Cluster::start(1, cluster).await;
+        let register = |node: &Node, router| AdminApi::new(node.clone(), options()).register(router);
+        let cluster = Cluster::start_with(1, cluster, register).await;
         let api = AdminApi::new(cluster.node(0).clone(), options());
         Admin { cluster, api }
     }
