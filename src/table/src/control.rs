@@ -154,15 +154,6 @@ impl Mirror {
         let leased = rows.lease_until.is_some_and(|until| Instant::now() < until);
         if leased { rows.rows.get(&(table, key.clone())).cloned() } else { None }
     }
-
-    fn list(&self, table: TableId) -> Option<Vec<(SortKey, HeldRow)>> {
-        let rows = self.rows.lock();
-        if rows.lease_until.is_none_or(|until| until <= Instant::now()) {
-            return None;
-        }
-        let of_table = rows.rows.range((table, SortKey::default())..).take_while(|((of, _), _)| *of == table);
-        Some(of_table.map(|((_, key), row)| (key.clone(), row.clone())).collect())
-    }
 }
 
 /// The control tables as a coordinator uses them. Cheap to clone.
@@ -204,12 +195,9 @@ impl Control {
         Ok(row)
     }
 
-    /// All rows of a table, in order of their keys.
+    /// All rows of a table, in order of their keys, by quorum: what was answered before is there.
     pub async fn list(&self, table: TableId, context: RequestContext) -> Result<Vec<(SortKey, HeldRow)>, TableError> {
-        match self.mirror.list(table) {
-            Some(rows) => Ok(rows),
-            None => self.fetch(table, context).await,
-        }
+        self.fetch(table, context).await
     }
 
     async fn fetch(&self, table: TableId, context: RequestContext) -> Result<Vec<(SortKey, HeldRow)>, TableError> {

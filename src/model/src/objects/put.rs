@@ -6,7 +6,8 @@ use garage_block::manager::WriteOptions;
 use garage_rpc::register::WriteId;
 use garage_table::{
     Group,
-    group::{RegisterWrite, RequestContext},
+    group::{RegisterWrite, RequestContext, RowTest, SharedWrite},
+    message::HeldRow,
 };
 use garage_util::{encoding::Stored, hlc::Stamp, id::to_hex};
 
@@ -157,20 +158,36 @@ impl Objects {
             self.tables.write_one(group, write, context).await?;
             return Ok(());
         }
-        let test = |row: Option<&garage_table::message::HeldRow>| check_row(condition, row).is_ok_and(|verdict| verdict.is_ok());
-        match self.tables.write_if(group, write, context, test).await? {
-            Ok(_) => Ok(()),
-            Err(row) => {
-                check_row(condition, row.as_ref())??;
-                // The row that failed the test no longer does: a rival came in between.
-                Err(ClientError::PreconditionFailed { condition: "If-Match" }.into())
-            }
-        }
+        let test = |row: Option<&HeldRow>| check_row(condition, row).is_ok_and(|verdict| verdict.is_ok());
+        let written = self.tables.write_if(group, write, context, test).await?;
+        written.map(drop).or_else(|row| refused(condition, row))
+    }
+
+    /// Writes a version row that others may be writing, too: see [`garage_table::Tables::write_shared`].
+    pub(crate) async fn write_shared_version(
+        &self,
+        group: &Group,
+        write: RegisterWrite,
+        shared: SharedWrite,
+        condition: &WriteCondition,
+        context: RequestContext,
+    ) -> Result<(), ModelError> {
+        let test = |row: Option<&HeldRow>| check_row(condition, row).is_ok_and(|verdict| verdict.is_ok());
+        let test: Option<RowTest<'_>> = (!condition.is_none()).then_some(Box::new(test));
+        let written = self.tables.write_shared(group, write, shared, self.step(context), test).await?;
+        written.map(drop).or_else(|row| refused(condition, row))
     }
 }
 
+/// The answer to a write whose condition failed on this row.
+fn refused(condition: &WriteCondition, row: Option<HeldRow>) -> Result<(), ModelError> {
+    check_row(condition, row.as_ref())??;
+    // The row that failed the test no longer does: a rival came in between.
+    Err(ClientError::PreconditionFailed { condition: "If-Match" }.into())
+}
+
 /// Tests a condition on a stored row.
-fn check_row(condition: &WriteCondition, row: Option<&garage_table::message::HeldRow>) -> Result<Result<(), ClientError>, ModelError> {
+fn check_row(condition: &WriteCondition, row: Option<&HeldRow>) -> Result<Result<(), ClientError>, ModelError> {
     let version = row.map(|row| VersionRow::from_stored(&row.content)).transpose()?;
     Ok(condition.check(version.as_ref().and_then(VersionRow::object)))
 }

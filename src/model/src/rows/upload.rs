@@ -2,7 +2,7 @@
 
 use garage_rpc::register::WriteId;
 use garage_table::{SortKey, key::push_escaped};
-use garage_util::encoding::Stored;
+use garage_util::{encoding::Stored, hlc::Stamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -56,6 +56,9 @@ pub enum UploadState {
 pub struct Completion {
     /// The version that the object gets.
     pub version: WriteId,
+    /// A stamp below which the version is never written: whoever brings the completion to its end, the version is written once.
+    #[serde(default)]
+    pub first: Stamp,
     /// Its ETag, without quotes.
     pub etag: String,
     /// Its size.

@@ -4,16 +4,16 @@ use futures::{FutureExt, future::Shared};
 use garage_rpc::register::WriteId;
 use garage_table::{
     Group, SortKey,
-    group::{Decision, RegisterWrite, RequestContext, Updated},
+    group::{Decision, RegisterWrite, RequestContext, SharedWrite, Updated},
     message::{HeldRow, RANGE_ROWS_MAX},
 };
-use garage_util::{encoding::Stored, id::to_hex};
+use garage_util::{encoding::Stored, hlc::Stamp, id::to_hex};
 
 use super::Uploads;
 use crate::{
     error::{ClientError, ModelError},
     limits::{OBJECT_MAX_BYTES, PART_MIN_BYTES},
-    objects::{BucketRef, StoredObject, WriteCondition},
+    objects::{BucketRef, StoredObject, WriteCondition, clock_failed},
     rows::{
         PART, UPLOAD, VERSION,
         checksum::{ChecksumAlgorithm, ChecksumKind, StoredChecksum},
@@ -35,6 +35,9 @@ pub struct CompletedPart {
     pub checksum: Option<StoredChecksum>,
 }
 
+/// Computes an object's checksum from those of its parts, each with the part's size, in order.
+pub type Combine<'a> = &'a (dyn Fn(&[(StoredChecksum, u64)], ChecksumKind) -> Option<StoredChecksum> + Send + Sync);
+
 /// What the client asks for.
 pub struct CompleteRequest<'a> {
     /// In ascending order, or the request is refused.
@@ -46,7 +49,7 @@ pub struct CompleteRequest<'a> {
     /// The whole object's size, if given.
     pub size_bytes: Option<u64>,
     /// Computes the object's checksum from those of its parts (value and size, in order) when the upload has one.
-    pub combine: &'a (dyn Fn(&[(StoredChecksum, u64)], ChecksumKind) -> Option<StoredChecksum> + Send + Sync),
+    pub combine: Combine<'a>,
 }
 
 /// A stored part with its number.
@@ -110,7 +113,8 @@ impl Uploads {
             companions: Payload::Parts { parts: parts.iter().map(NumberedPart::as_ref).collect(), head }
                 .into_companions(completion.version),
         };
-        let written = self.objects.write_version(&group, write, &condition, step).await;
+        let shared = SharedWrite { first: completion.first, is_first: !plan.already_decided };
+        let written = self.objects.write_shared_version(&group, write, shared, &condition, step).await;
         self.finish(&group, key, upload, &row, &completion, &written, step).await;
         written?;
         Ok(stored)
@@ -176,7 +180,8 @@ impl Uploads {
             }
             UploadState::Open => {
                 let chosen = choose(&parts, request.parts)?;
-                let completion = self.completion(&upload, &chosen, version, list_digest, request)?;
+                let first = self.objects.tables.cluster().tick(Stamp::ZERO).await.map_err(clock_failed)?;
+                let completion = self.completion(&upload, &chosen, version, first, list_digest, request)?;
                 Ok(Decided { plan: Plan { upload, completion, parts: chosen }, already_decided: false, already_written: false })
             }
             _ => Err(ClientError::NoSuchUpload.into()),
@@ -188,6 +193,7 @@ impl Uploads {
         upload: &UploadRow,
         chosen: &[NumberedPart],
         version: WriteId,
+        first: Stamp,
         list_digest: [u8; 32],
         request: &CompleteRequest<'_>,
     ) -> Result<Completion, ModelError> {
@@ -199,6 +205,7 @@ impl Uploads {
         }
         Ok(Completion {
             version,
+            first,
             etag: multipart_etag(chosen),
             size_bytes,
             modified_ms: self.objects.now_ms(),

@@ -220,8 +220,7 @@ fn first_key(request: &ListUploadsRequest) -> Vec<u8> {
         None => {
             let delimiter = request.delimiter.as_ref().map(|delimiter| delimiter.as_bytes());
             // As in listings of objects: the common prefix that the marker folds into is skipped as a whole.
-            let common =
-                if key.starts_with(&request.prefix) { folded(key.as_bytes(), request.prefix.as_bytes(), delimiter) } else { None };
+            let common = if key.starts_with(&request.prefix) { folded(key.as_bytes(), request.prefix.as_bytes(), delimiter) } else { None };
             let skipped = common.map_or(after, escaped_start_bytes);
             after_prefix(&skipped).unwrap_or(skipped)
         }

@@ -56,13 +56,8 @@ pub struct NewUpload {
 
 /// Where an upload id tells the checksum of its upload.
 const CHECKSUM_BYTE: usize = 8;
-const ALGORITHMS: [ChecksumAlgorithm; 5] = [
-    ChecksumAlgorithm::Crc32,
-    ChecksumAlgorithm::Crc32c,
-    ChecksumAlgorithm::Crc64Nvme,
-    ChecksumAlgorithm::Sha1,
-    ChecksumAlgorithm::Sha256,
-];
+const ALGORITHMS: [ChecksumAlgorithm; 5] =
+    [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Crc64Nvme, ChecksumAlgorithm::Sha1, ChecksumAlgorithm::Sha256];
 
 /// The checksum of an upload, as its id tells it. An id that was made up tells nothing reliable: the upload's row decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use garage_rpc::{
 use serde_bytes::ByteBuf;
 use tokio::time::{Duration, Instant, sleep_until};
 
-use super::{Holders, RequestContext, TableError, Tables, errors::Failures};
+use super::{Holders, RequestContext, TableError, Tables, errors::Failures, registers::RowTest};
 use crate::{
     key::{Group, SortKey, TableId},
     message::{Companion, GROUP_OPS_MAX, GroupAnswer, GroupCall, HeldRow, Op, OpAnswer, Want},
@@ -33,14 +33,13 @@ pub(super) struct NewContent {
 
 /// Decides a conditional write from the newest row: what to write, or `None` to refuse. Asked again only after a rival moved the row.
 pub(super) type Decide<'a> = Box<dyn FnMut(Option<HeldRow>) -> BoxFuture<'a, Option<NewContent>> + Send + 'a>;
-/// Tests the newest row for a write whose content is fixed; asked in each round.
-pub(super) type Test<'a> = Box<dyn FnMut(Option<&HeldRow>) -> bool + Send + 'a>;
 
 /// How a condition is judged.
 pub(super) enum Judge<'a> {
     Unconditional,
     Decide(Decide<'a>),
-    Test(Test<'a>),
+    /// Asked in each round: the content is fixed.
+    Test(RowTest<'a>),
 }
 
 /// One register operation with what the shell keeps for it.
@@ -79,8 +78,24 @@ impl<'a> Operation<'a> {
     pub(super) fn decide(table: TableId, key: SortKey, id: WriteId, decide: Decide<'a>, holders: &Holders) -> Operation<'a> {
         Operation::new(table, key, Coordinator::write_if(id, holders.sets.clone()), None, Want::Row, Judge::Decide(decide))
     }
-    pub(super) fn write_if(table: TableId, key: SortKey, id: WriteId, own: NewContent, test: Test<'a>, holders: &Holders) -> Operation<'a> {
+    pub(super) fn write_if(
+        table: TableId,
+        key: SortKey,
+        id: WriteId,
+        own: NewContent,
+        test: RowTest<'a>,
+        holders: &Holders,
+    ) -> Operation<'a> {
         Operation::new(table, key, Coordinator::write_if(id, holders.sets.clone()), Some(own), Want::Row, Judge::Test(test))
+    }
+    pub(super) fn shared(
+        table: TableId,
+        key: SortKey,
+        machine: Coordinator<NodeId>,
+        own: NewContent,
+        test: Option<RowTest<'a>>,
+    ) -> Operation<'a> {
+        Operation::new(table, key, machine, Some(own), Want::Row, test.map_or(Judge::Unconditional, Judge::Test))
     }
     pub(super) fn read(table: TableId, key: SortKey, want: Want, holders: &Holders) -> Operation<'a> {
         Operation::new(table, key, Coordinator::read(holders.sets.clone()), None, want, Judge::Unconditional)

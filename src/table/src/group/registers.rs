@@ -1,13 +1,14 @@
 //! Reads and writes of register rows.
 
 use futures::future::BoxFuture;
-use garage_rpc::register::{Entry, Outcome, WriteId};
+use garage_rpc::register::{Coordinator, Entry, Outcome, WriteId};
 use garage_util::hlc::Stamp;
 use serde_bytes::ByteBuf;
 
 use super::{
     RequestContext, TableError, Tables,
     drive::{Finished, NewContent, Operation, drive},
+    errors::Failures,
 };
 use crate::{
     key::{Group, SortKey, TableId},
@@ -72,6 +73,27 @@ pub enum Updated<E> {
     Refused(E),
 }
 
+/// A condition on the newest row; `None`: there is none.
+pub type RowTest<'a> = Box<dyn FnMut(Option<&HeldRow>) -> bool + Send + 'a>;
+
+/// A write that several coordinators may carry out; see [`Tables::write_shared`].
+#[derive(Clone, Copy, Debug)]
+pub struct SharedWrite {
+    /// Nobody ever writes it below this stamp.
+    pub first: Stamp,
+    /// Whether this is the attempt at `first` itself.
+    pub is_first: bool,
+}
+
+fn written_or_refused(finished: Vec<Finished>, failures: &Failures) -> Result<Result<Stamp, Option<HeldRow>>, TableError> {
+    let finished = finished.into_iter().next().ok_or(TableError::OutcomeUnknown)?;
+    match finished.outcome {
+        Outcome::Written { stamp } => Ok(Ok(stamp)),
+        Outcome::PreconditionFailed { .. } => Ok(Err(finished.row)),
+        other => Err(failures.of_outcome(&other)),
+    }
+}
+
 impl Tables {
     /// Writes rows of one group without conditions: one round trip for all that meet no rival.
     pub async fn write(
@@ -114,12 +136,32 @@ impl Tables {
         let own = NewContent { content: write.content, companions: write.companions };
         let operation = Operation::write_if(write.table, write.key, write.id, own, Box::new(test), &holders);
         let (finished, failures) = drive(self, group, context, holders, vec![operation]).await?;
-        let finished = finished.into_iter().next().ok_or(TableError::OutcomeUnknown)?;
-        match finished.outcome {
-            Outcome::Written { stamp } => Ok(Ok(stamp)),
-            Outcome::PreconditionFailed { .. } => Ok(Err(finished.row)),
-            other => Err(failures.of_outcome(&other)),
-        }
+        written_or_refused(finished, &failures)
+    }
+
+    /// Writes one row on behalf of all who know its id and `first`: it takes effect once, however many of them try, now or later.
+    ///
+    /// `first` is a tick that was made durable with the id before anyone used it; only the one who made it may say `is_first`, once: its
+    /// attempt is then as quick as a plain write. `Ok(Err(row))`: the test failed on this row, nothing was written.
+    pub async fn write_shared<'a>(
+        &'a self,
+        group: &'a Group,
+        write: RegisterWrite,
+        shared: SharedWrite,
+        context: RequestContext,
+        test: Option<RowTest<'a>>,
+    ) -> Result<Result<Stamp, Option<HeldRow>>, TableError> {
+        let holders = self.holders(group)?;
+        let sets = holders.sets.clone();
+        let machine = match (&test, shared.is_first) {
+            (Some(_), _) => Coordinator::take_over_if(write.id, shared.first, sets),
+            (None, true) => Coordinator::write_at(write.id, shared.first, sets),
+            (None, false) => Coordinator::take_over(write.id, shared.first, sets),
+        };
+        let own = NewContent { content: write.content, companions: write.companions };
+        let operation = Operation::shared(write.table, write.key, machine, own, test);
+        let (finished, failures) = drive(self, group, context, holders, vec![operation]).await?;
+        written_or_refused(finished, &failures)
     }
 
     /// Writes one row if `decide`, shown the newest row, says so; linearizable. Two round trips uncontended.
