@@ -36,6 +36,9 @@ struct Arguments {
     /// How many objects there are [default: the count]; for a list: keys wanted on the page
     #[arg(long, required_unless_present = "count")]
     keys: Option<u64>,
+    /// Loads of different numbers store different bytes; reads need the number of the writes
+    #[arg(long, default_value_t = 0)]
+    content: u32,
     /// Sign the SHA-256 of each body
     #[arg(long)]
     sign_bodies: bool,
@@ -68,6 +71,7 @@ async fn main() -> ExitCode {
         until,
         prefix: arguments.prefix,
         key_count,
+        content_number: arguments.content,
     };
     match run(client, plan).await {
         Ok(report) => {

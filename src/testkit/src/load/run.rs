@@ -18,6 +18,7 @@ use super::{
 
 /// Requests in one load, so that their times fit in memory.
 const REQUESTS_MAX: u64 = 5_000_000;
+const _: () = assert!(REQUESTS_MAX < 1 << 32, "key and content number share one index");
 /// Requests at once.
 const CONCURRENCY_MAX: usize = 4_096;
 /// Errors after which a worker gives up: what fails that often tells nothing about speed.
@@ -74,6 +75,8 @@ pub struct Plan {
     pub prefix: String,
     /// Numbers run from 0 up to this and begin again. For a list: keys wanted on the page, at most 1,000.
     pub key_count: u64,
+    /// Loads of different numbers store different bytes under keys of the same number, so that no store can share blocks between them.
+    pub content_number: u32,
 }
 
 /// A load cannot be run.
@@ -147,12 +150,17 @@ impl Work {
         {
             let key_index = turn % self.plan.key_count;
             // Made before the clock starts: the time to write the content is not the server's.
-            let body = if self.plan.operation == Operation::Put { self.content.object(key_index) } else { Bytes::new() };
+            let body =
+                if self.plan.operation == Operation::Put { self.content.object(self.content_index(key_index)) } else { Bytes::new() };
             let started = Instant::now();
             let outcome = self.request(turn, key_index, body).await;
             tally.count(outcome.map(|()| started.elapsed()).map_err(|error| error.to_string()));
         }
         tally
+    }
+
+    fn content_index(&self, key_index: u64) -> u64 {
+        u64::from(self.plan.content_number) << 32 | key_index
     }
 
     fn take_turn(&self) -> Option<u64> {
@@ -167,9 +175,10 @@ impl Work {
     async fn request(&self, turn: u64, key_index: u64, body: Bytes) -> Result<(), RequestError> {
         let Plan { operation, size_bytes, prefix, key_count, .. } = &self.plan;
         let key = format!("{prefix}{key_index:08}");
+        let content_index = self.content_index(key_index);
         match operation {
             Operation::Put => self.client.put(turn, &key, body).await,
-            Operation::Get => self.client.get(turn, &key, &self.content, key_index).await,
+            Operation::Get => self.client.get(turn, &key, &self.content, content_index).await,
             Operation::Head => self.client.head(turn, &key, *size_bytes).await,
             Operation::List => self.client.list(turn, prefix, *key_count as usize).await,
             Operation::Delete => self.client.delete(turn, &key).await,

@@ -54,7 +54,12 @@ pub(super) fn sign<B>(request: &mut Request<B>, credentials: &Credentials, body:
 /// As a signed request's headers are: with `payload` as the value of `x-amz-content-sha256`, whatever the body will be.
 ///
 /// Returns the chain of chunk signatures that starts at this request's own.
-pub fn sign_payload<B>(request: &mut Request<B>, credentials: &Credentials, payload: &str, now_ms: u64) -> Result<ChunkSigner, BadCredentials> {
+pub fn sign_payload<B>(
+    request: &mut Request<B>,
+    credentials: &Credentials,
+    payload: &str,
+    now_ms: u64,
+) -> Result<ChunkSigner, BadCredentials> {
     let datetime = iso_basic(now_ms);
     request.headers_mut().insert("x-amz-date", value(&datetime)?);
     request.headers_mut().insert("x-amz-content-sha256", value(payload)?);

@@ -48,7 +48,15 @@ async fn server() -> (Client, Objects) {
 }
 
 fn plan(operation: Operation, count: u64) -> Plan {
-    Plan { operation, size_bytes: 10_000, concurrency: 4, until: Until::Count(count), prefix: "load/".into(), key_count: 20 }
+    Plan {
+        operation,
+        size_bytes: 10_000,
+        concurrency: 4,
+        until: Until::Count(count),
+        prefix: "load/".into(),
+        key_count: 20,
+        content_number: 0,
+    }
 }
 
 async fn check(client: &Client, plan: Plan, done_count: usize, error_count: usize) -> Report {
@@ -68,6 +76,14 @@ async fn what_is_put_is_found_and_counted_until_it_is_deleted() {
     assert!(objects.lock().is_empty());
     let report = check(&client, plan(Operation::Get, 3), 0, 3).await;
     assert!(report.first_error.unwrap().contains("NoSuchKey"));
+}
+
+#[tokio::test]
+async fn loads_of_different_numbers_store_different_bytes() {
+    let (client, _) = server().await;
+    check(&client, Plan { content_number: 1, ..plan(Operation::Put, 20) }, 20, 0).await;
+    check(&client, Plan { content_number: 1, ..plan(Operation::Get, 20) }, 20, 0).await;
+    check(&client, Plan { content_number: 2, ..plan(Operation::Get, 20) }, 0, 20).await;
 }
 
 #[tokio::test]
