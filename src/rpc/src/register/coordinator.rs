@@ -79,6 +79,8 @@ pub struct Coordinator<N> {
     ballot: Stamp,
     /// The first stamp the own version was sent under.
     first_sent: Option<Stamp>,
+    /// The stamp of a plain write's first attempt, where others know it.
+    known_first: Option<Stamp>,
     /// The greatest stamp or ballot told by anyone or used.
     seen: Stamp,
     rounds_count: u32,
@@ -120,6 +122,32 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         Coordinator::new(Goal::WriteIf(id), sets)
     }
 
+    /// A write without a condition whose first attempt goes out under `first`, a fresh tick that was made known before, so that others can
+    /// take the write over with [`Coordinator::take_over`].
+    pub fn write_at(id: WriteId, first: Stamp, sets: QuorumSets<N>) -> Coordinator<N> {
+        let mut machine = Coordinator::new(Goal::Write(id), sets);
+        machine.known_first = Some(first);
+        machine
+    }
+
+    /// A write that other coordinators began or may yet begin, none of them below `first`: it takes effect once among all of them.
+    ///
+    /// Sound as a retry by its first coordinator is: each attempt but the one at `first` follows a round which proves, under a promise at a
+    /// quorum, that all attempts below its ballot took no effect and never will; whose attempts they were makes no difference.
+    pub fn take_over(id: WriteId, first: Stamp, sets: QuorumSets<N>) -> Coordinator<N> {
+        Coordinator::new(Goal::Write(id), sets).taken_over(first)
+    }
+
+    /// As [`Coordinator::take_over`], with a condition.
+    pub fn take_over_if(id: WriteId, first: Stamp, sets: QuorumSets<N>) -> Coordinator<N> {
+        Coordinator::new(Goal::WriteIf(id), sets).taken_over(first)
+    }
+
+    fn taken_over(mut self, first: Stamp) -> Coordinator<N> {
+        (self.first_sent, self.seen) = (Some(first), first);
+        self
+    }
+
     /// A read, and the repair after an anti-entropy that a promise refused. Ends `Value`, `Unreachable` or `Contended`.
     ///
     /// `sets` are those of all live layouts, as for writes: what settles in one set alone may never reach the readers of the other.
@@ -142,6 +170,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
             phase: Phase::default(),
             ballot: Stamp::ZERO,
             first_sent: None,
+            known_first: None,
             seen: Stamp::ZERO,
             rounds_count: 0,
             answers: BTreeMap::new(),
@@ -166,7 +195,14 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
     pub fn start(&mut self) -> Step<N> {
         assert_eq!(self.stage, Stage::Idle, "an operation starts once");
         match self.goal {
-            Goal::Write(_) => self.ask_tick(Stage::FirstTick),
+            Goal::Write(_) if self.first_sent.is_some() => self.next_round(),
+            Goal::Write(_) => match self.known_first {
+                Some(first) => {
+                    self.use_tick(first);
+                    self.send_own(Stage::FirstApply, first)
+                }
+                None => self.ask_tick(Stage::FirstTick),
+            },
             Goal::WriteIf(_) | Goal::Settle => self.next_round(),
             Goal::Read => self.send(Stage::Query, Message::Query, Content::Nothing),
         }
