@@ -41,9 +41,10 @@ fn check_listing(listing: &Listing, recorded: &Recorded, keys: &[String]) -> Opt
                 let key = keys.iter().position(|key| key == name);
                 key.is_some_and(|key| folds_into(listing, name) == Place::Itself && may_show(listing, recorded, key, *value))
             }
-            Listed::Prefix(prefix) => keys.iter().enumerate().any(|(key, name)| {
-                folds_into(listing, name) == Place::Under(prefix.clone()) && !is_gone_for_sure(listing, recorded, key)
-            }),
+            Listed::Prefix(prefix) => keys
+                .iter()
+                .enumerate()
+                .any(|(key, name)| folds_into(listing, name) == Place::Under(prefix.clone()) && !is_gone_for_sure(listing, recorded, key)),
         };
         if !is_explained {
             return Some(format!("{entry:?} can't be there"));

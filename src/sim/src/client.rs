@@ -253,11 +253,8 @@ impl Client {
         let keys = chosen.iter().zip(&conditions);
         let keys = keys.map(|(key, condition)| KeyToDelete { key: world.keys[*key].clone(), condition: world.condition(*condition) });
         let (keys, bucket): (Vec<KeyToDelete>, _) = (keys.collect(), &world.bucket);
-        let calls: Vec<usize> = chosen
-            .iter()
-            .zip(&conditions)
-            .map(|(key, condition)| world.history.begin(*key, node, Action::Delete, *condition))
-            .collect();
+        let calls: Vec<usize> =
+            chosen.iter().zip(&conditions).map(|(key, condition)| world.history.begin(*key, node, Action::Delete, *condition)).collect();
         let delete = |node: Node| async move { node.objects.delete_many(bucket, keys, context()).await };
         match world.ask(node, delete).await {
             None => calls.into_iter().for_each(|call| world.history.end(call, Told::Unknown)),

@@ -106,7 +106,11 @@ impl Tormentor {
     async fn undo(&mut self, cluster: &mut Cluster, node: usize, fault: Fault) {
         cluster.trace().line(|| format!("end of {fault:?} of {node}"));
         match fault {
-            Fault::Crash => cluster.restart(node).await,
+            Fault::Crash => {
+                // A node whose disk is full does not start.
+                cluster.set_full(node, false);
+                cluster.restart(node).await;
+            }
             Fault::Isolate => cluster.isolate(node, false),
             Fault::CutOneWay { other } => cluster.network().cut(cluster.id(node), cluster.id(other), false),
             Fault::DiskFull => cluster.set_full(node, false),

@@ -170,6 +170,10 @@ impl History {
         self.trace.line(|| format!("listed {listing:?}"));
         self.state.lock().listings.push(listing);
     }
+    /// Tells the trace something that is no call.
+    pub fn note(&self, text: impl FnOnce() -> String) {
+        self.trace.line(text);
+    }
     /// An answer was wrong whatever else happened.
     pub fn anomaly(&self, text: String) {
         self.trace.line(|| format!("anomaly: {text}"));

@@ -136,6 +136,7 @@ impl Client {
 }
 
 async fn complete_once(world: &World, node: usize, filled: &Filled) -> Option<Result<StoredObject, ModelError>> {
+    world.history.note(|| format!("complete key {} through {node}", filled.key));
     let (bucket, name, upload) = (&world.bucket, &world.keys[filled.key], filled.upload);
     let complete = |node: Node| async move {
         let condition = WriteCondition::default();
@@ -143,5 +144,7 @@ async fn complete_once(world: &World, node: usize, filled: &Filled) -> Option<Re
             CompleteRequest { parts: &filled.parts, condition: &condition, checksum: None, size_bytes: None, combine: &|_, _| None };
         node.uploads.complete(bucket, name, upload, request, context()).await
     };
-    world.ask(node, complete).await
+    let answer = world.ask(node, complete).await;
+    world.history.note(|| format!("completed key {} through {node}: {answer:?}", filled.key));
+    answer
 }
