@@ -49,7 +49,8 @@ pub trait Stored: Serialize + DeserializeOwned {
     /// The stored form: format byte, then MessagePack with named fields.
     fn to_stored(&self) -> Vec<u8> {
         let mut bytes = vec![Self::FORMAT];
-        rmp_serde::encode::write_named(&mut bytes, self).expect("writing to a vector cannot fail, and stored types have no unserializable fields");
+        rmp_serde::encode::write_named(&mut bytes, self)
+            .expect("writing to a vector cannot fail, and stored types have no unserializable fields");
         bytes
     }
 

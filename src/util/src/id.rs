@@ -101,6 +101,8 @@ mod tests {
     #[test]
     fn an_id_survives_text_and_both_kinds_of_encoding() {
         let id = TestId(std::array::from_fn(|index| index as u8));
+        assert_eq!(id.as_bytes()[31], 31);
+        assert_ne!(TestId::random(&crate::runtime::Runtime::real().0), id);
         assert_eq!(id.to_string().parse::<TestId>().unwrap(), id);
         let packed = rmp_serde::to_vec_named(&id).unwrap();
         assert_eq!(packed.len(), 34, "raw bytes, not an array of numbers");
