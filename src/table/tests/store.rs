@@ -221,7 +221,7 @@ fn a_row_hash_depends_on_every_part_and_its_borders() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Apply(u8, u64, u8),
+    Apply(u8, u64),
     Merge(u8, Vec<u8>),
 }
 
