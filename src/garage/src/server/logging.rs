@@ -27,6 +27,5 @@ pub(super) fn start() -> Result<(), Failure> {
     };
     let json = std::env::var("GARAGE_LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(!is_on("NO_COLOR"));
-    let started = if json { builder.json().try_init() } else { builder.try_init() };
-    Ok(started?)
+    if json { builder.json().try_init() } else { builder.try_init() }
 }

@@ -18,7 +18,7 @@ struct Arguments {
     /// The bucket, which must exist
     #[arg(long)]
     bucket: String,
-    /// Objects are named <PREFIX><8 digits>
+    /// Objects are named by the prefix and 8 digits
     #[arg(long, default_value = "load/")]
     prefix: String,
     /// Size of the objects, bytes
