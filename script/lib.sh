@@ -39,7 +39,7 @@ recorded_pid() {
     printf '%s\n' "$pid"
 }
 
-has_ended() { ! recorded_pid "$1"; }
+has_ended() { ! recorded_pid "$1" >/dev/null; }
 
 # end_process FILE: ends a remembered process, by force if it takes more than 20 s, and forgets it.
 end_process() {

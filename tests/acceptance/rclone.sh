@@ -47,8 +47,8 @@ rm -r tree/many/dir1
 check "sync removes what is gone" rc sync tree "garage:$bucket/tree"
 check "check after removal" rc check tree "garage:$bucket/tree"
 check "move on the server" rc moveto "garage:$bucket/copied" "garage:$bucket/moved"
-check_prints "it is under its new name" moved rc lsf "garage:$bucket" --include "*ed"
-check_fails "a key that is not there" "not found" rc cat "garage:$bucket/absent-dir/absent"
+check_prints "it is under its new name" moved rc lsf --files-only "garage:$bucket" --include "*ed"
+check_fails "a bucket that is not there" "not found" rc lsf garage:acceptance-absent
 check_fails "a wrong secret" "403|SignatureDoesNotMatch|Forbidden" env AWS_SECRET_ACCESS_KEY=wrong rclone --retries 1 --low-level-retries 1 lsf "garage:$bucket"
 check "purge" rc purge "garage:$bucket"
 check_fails "the bucket is gone" "not found" rc lsf "garage:$bucket"
