@@ -21,8 +21,9 @@ pub const DATAGRAM_BUFFER_BYTES: usize = 256 * 1024;
 pub const UDP_PAYLOAD_MAX_BYTES: u16 = 6500;
 /// Socket buffers asked for; the kernel may give less.
 pub const SOCKET_BUFFER_BYTES: usize = 8 * 1024 * 1024;
-/// Bytes sent to a new peer before the path's capacity is known. Paced, so no burst of that size leaves at once.
-pub const INITIAL_CONGESTION_WINDOW_BYTES: u64 = 256 * 1024;
+/// Bytes sent to a new peer before the path's capacity is known: a block and its frames, so that a first PUT of 1 MiB to a far place
+/// takes the two round trips it is meant to take. Paced, so no burst of that size leaves at once.
+pub const INITIAL_CONGESTION_WINDOW_BYTES: u64 = 1536 * 1024;
 
 /// Requests of one peer at once; more wait at the peer.
 pub const STREAMS_PER_PEER_MAX: u32 = 1024;

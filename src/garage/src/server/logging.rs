@@ -1,5 +1,7 @@
 //! Logs: `tracing` to stderr, filtered by `RUST_LOG`, as text or JSON lines.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use super::Failure;
@@ -26,6 +28,9 @@ pub(super) fn start() -> Result<(), Failure> {
         _ => EnvFilter::new(DEFAULT_FILTER),
     };
     let json = std::env::var("GARAGE_LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(!is_on("NO_COLOR"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !is_on("NO_COLOR"));
     if json { builder.json().try_init() } else { builder.try_init() }
 }

@@ -300,7 +300,7 @@ impl Shared {
             Some(_) => self.tell(ConnectionEvent::Down { node, reason: "the peer restarted".into() }),
             None => {}
         }
-        tracing::info!(node = %node.short(), %address, "connected");
+        tracing::debug!(node = %node.short(), %address, "connected");
         self.tell(ConnectionEvent::Up { node, address });
     }
 
@@ -313,7 +313,7 @@ impl Shared {
         links.remove(&link.node);
         self.share_windows(&links);
         drop(links);
-        tracing::info!(node = %link.node.short(), reason, "disconnected");
+        tracing::debug!(node = %link.node.short(), reason, "disconnected");
         self.tell(ConnectionEvent::Down { node: link.node, reason });
     }
 

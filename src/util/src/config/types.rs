@@ -125,7 +125,7 @@ impl Config {
             block_size: 1 << 20,
             inline_threshold: 16 << 10,
             block_ram_buffer_max: 256 << 20,
-            block_max_concurrent_writes_per_request: 3,
+            block_max_concurrent_writes_per_request: 16,
             block_max_concurrent_reads: 16,
             compression_level: Some(1),
             replication_factor,

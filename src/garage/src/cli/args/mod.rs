@@ -41,7 +41,7 @@ pub(crate) struct GlobalArgs {
     /// Configuration file [default: /etc/garage.toml]
     #[arg(short = 'c', long = "config", env = "GARAGE_CONFIG_FILE", value_name = "PATH")]
     pub(crate) config_file: Option<PathBuf>,
-    /// Node to talk to: <node id>@<host>:<port>
+    /// Node to talk to: `<node id>@<host>:<port>`
     #[arg(short = 'h', long, env = "GARAGE_RPC_HOST", value_parser = peer, value_name = "ID@HOST:PORT")]
     pub(crate) rpc_host: Option<PeerAddr>,
     /// Cluster secret, 64 hex digits

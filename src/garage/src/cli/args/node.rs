@@ -13,7 +13,7 @@ pub(crate) enum NodeCommand {
     },
     /// Connect a node of the cluster to another
     Connect {
-        /// <node id>@<host>:<port>, as `garage node id` prints it there
+        /// `<node id>@<host>:<port>`, as `garage node id` prints it there
         #[arg(value_parser = super::peer, value_name = "ID@HOST:PORT")]
         peer: PeerAddr,
     },
