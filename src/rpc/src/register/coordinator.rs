@@ -84,6 +84,8 @@ pub struct Coordinator<N> {
     /// The greatest stamp or ballot told by anyone or used.
     seen: Stamp,
     rounds_count: u32,
+    /// A read that could not write back takes a row on which a quorum agrees, as if the other answers had been lost.
+    agreed_only: bool,
     /// At most one answer of each node to the present phase.
     answers: BTreeMap<N, Answer>,
     /// Nodes that will not answer the present phase.
@@ -173,6 +175,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
             known_first: None,
             seen: Stamp::ZERO,
             rounds_count: 0,
+            agreed_only: false,
             answers: BTreeMap::new(),
             silent: BTreeSet::new(),
             weakness: None,
@@ -309,7 +312,23 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         }
     }
 
+    /// A quorum that agrees would have been answered from, had the newer row of a minority not been heard of: nobody can have read that row
+    /// and been answered, or one of the quorum would hold it.
+    fn decide_agreed(&mut self) -> Step<N> {
+        let rows = self.rows();
+        let agreed = rows.values().copied().find(|row| self.sets.has_quorum(&holders(&rows, *row)));
+        let is_anyone_left = self.sets.nodes().iter().any(|node| !rows.contains_key(node) && !self.silent.contains(node));
+        match agreed {
+            Some(entry) => self.finish(Outcome::Value { entry, answered_by: answerers(&rows, entry) }),
+            None if is_anyone_left => Step::Wait,
+            None => self.give_up(Outcome::Unreachable),
+        }
+    }
+
     fn decide_query(&mut self) -> Step<N> {
+        if self.agreed_only {
+            return self.decide_agreed();
+        }
         let rows = self.rows();
         if !self.sets.has_quorum(&rows.keys().copied().collect()) {
             return if self.sets.is_blocked(&self.silent) { self.give_up(Outcome::Unreachable) } else { Step::Wait };
@@ -394,7 +413,14 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
             }
             return self.next_round();
         }
-        if is_blocked { self.give_up(Outcome::Unreachable) } else { Step::Wait }
+        match self.stage {
+            _ if !is_blocked => Step::Wait,
+            Stage::Repair(_) => {
+                self.agreed_only = true;
+                self.send(Stage::Query, Message::Query, Content::Nothing)
+            }
+            _ => self.give_up(Outcome::Unreachable),
+        }
     }
 
     fn next_round(&mut self) -> Step<N> {

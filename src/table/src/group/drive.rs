@@ -21,8 +21,8 @@ use crate::{
     schema::RowView,
 };
 
-/// First wait before a round that a rival won is tried again; doubled each time, with jitter.
-const ROUND_BACKOFF_MIN: Duration = Duration::from_millis(5);
+/// How often the wait before a round that a rival won is doubled: it begins with what a call to the quorum takes, and has jitter.
+const ROUND_BACKOFF_DOUBLINGS_MAX: u32 = 5;
 
 /// What is written: the content of a row, and its companions. A function of the write's id.
 #[derive(Clone, Debug, Default)]
@@ -237,7 +237,10 @@ impl Drive<'_> {
     }
 
     fn backoff(&self, refused_rounds: u32) -> Duration {
-        let longest = ROUND_BACKOFF_MIN * 2u32.saturating_pow(refused_rounds.min(8));
+        let mut delays: Vec<Duration> = self.nearest.iter().map(|node| self.tables.cluster.hedge_delay(*node)).collect();
+        delays.sort_unstable();
+        let typical = delays.get(delays.len() / 2).copied().unwrap_or(garage_rpc::limits::HEDGE_DELAY_UNKNOWN);
+        let longest = typical * 2u32.pow(refused_rounds.min(ROUND_BACKOFF_DOUBLINGS_MAX));
         longest.mul_f64((self.tables.cluster.runtime().random_u64() >> 11) as f64 / (1u64 << 53) as f64)
     }
 

@@ -23,7 +23,7 @@ pub enum TableError {
     /// Others kept writing the same row.
     #[error("others wrote the same thing at the same time; try again")]
     Contended,
-    /// Too many nodes have no space left.
+    /// Too many nodes have no space left. A write may have reached those that have, and so may still take effect.
     #[error("the nodes that hold this have no space left")]
     StorageFull,
     /// This node's clock can't be used.
@@ -66,6 +66,8 @@ impl Failures {
     pub(super) fn of_outcome<N>(&self, outcome: &Outcome<N>) -> TableError {
         match outcome {
             Outcome::Contended => TableError::Contended,
+            // What the operator can act upon comes before what nobody can.
+            Outcome::Unknown if self.storage_full => TableError::StorageFull,
             Outcome::Unknown => TableError::OutcomeUnknown,
             _ => self.unavailable(),
         }
