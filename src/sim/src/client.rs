@@ -65,7 +65,7 @@ impl World {
     fn told_of_error(&self, error: &ModelError) -> Told {
         match error {
             ModelError::Client(ClientError::PreconditionFailed { .. } | ClientError::NoSuchKey) => Told::PreconditionFailed,
-            ModelError::Table(TableError::OutcomeUnknown | TableError::Clock { .. }) => Told::Unknown,
+            ModelError::Table(TableError::OutcomeUnknown | TableError::StorageFull | TableError::Clock { .. }) => Told::Unknown,
             ModelError::Table(TableError::Damaged { .. }) | ModelError::Client(_) | ModelError::Damaged(_) | ModelError::Body(_) => {
                 self.history.anomaly(format!("a write failed as none can: {error}"));
                 Told::Unknown

@@ -82,7 +82,10 @@ struct Slot {
 
 /// The nodes that are up, for clients that ask them while the cluster changes. Cheap to clone.
 #[derive(Clone)]
-pub struct Nodes(Arc<Mutex<Vec<Option<(Node, CancellationToken)>>>>);
+pub struct Nodes(Arc<Mutex<Vec<Option<Alive>>>>);
+
+/// A running node, and what ends it.
+type Alive = (Node, CancellationToken);
 
 impl Nodes {
     /// A node and what tells of its end; `None`: it is down.
@@ -203,10 +206,19 @@ impl Cluster {
         RequestContext::within(patience)
     }
 
-    /// Starts a node, again or for the first time.
+    /// Starts a node, again or for the first time; its configuration names all nodes that were ever started.
     pub async fn restart(&mut self, index: usize) {
-        let bootstrap_peers =
-            self.slots.iter().filter(|slot| slot.lives_count > 0).map(|slot| (slot.id, slot.address.to_string())).collect();
+        let known = self.slots.iter().filter(|slot| slot.lives_count > 0);
+        let bootstrap_peers = known.map(|slot| (slot.id, slot.address.to_string())).collect();
+        self.start_node(index, bootstrap_peers).await;
+    }
+
+    /// Starts a node whose configuration names nobody: it finds the others by what it saved.
+    pub async fn restart_from_disk(&mut self, index: usize) {
+        self.start_node(index, Vec::new()).await;
+    }
+
+    async fn start_node(&mut self, index: usize, bootstrap_peers: Vec<(NodeId, String)>) {
         let (options, handlers, network) = (self.options, self.handlers, self.network.clone());
         let slot = &mut self.slots[index];
         assert!(slot.alive.is_none(), "node {index} is running");
