@@ -137,6 +137,7 @@ impl Buckets {
             permissions: owner.map(|key| (key.id.clone(), all)).into_iter().collect(),
             quotas: Quotas::default(),
             website: None,
+            cors: Vec::new(),
         };
         // The bucket first: until its name leads to it nobody can see it, and whoever loses the race for the name leaves it behind unseen.
         self.put_row(id, &row, context).await?;

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use garage_util::encoding::Stored;
 use serde::{Deserialize, Serialize};
 
-use super::BucketId;
+use super::{
+    BucketId,
+    rules::{CorsRule, RoutingRule},
+};
 
 /// A bucket. A register row of the control tables, under its id.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -30,6 +33,9 @@ pub struct BucketRow {
     /// Website settings, if it is one.
     #[serde(default)]
     pub website: Option<Website>,
+    /// What scripts of other sites may do; the first rule that matches counts.
+    #[serde(default)]
+    pub cors: Vec<CorsRule>,
 }
 
 impl Stored for BucketRow {
@@ -90,6 +96,9 @@ pub struct Website {
     pub index_document: String,
     /// Shown on errors.
     pub error_document: Option<String>,
+    /// Redirects; the first rule that matches counts.
+    #[serde(default)]
+    pub routing_rules: Vec<RoutingRule>,
 }
 
 /// A global name. A register row of the control tables, under the name; a name that was taken back leads nowhere.

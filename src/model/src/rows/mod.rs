@@ -6,6 +6,7 @@ pub mod key;
 pub mod object;
 pub mod part;
 pub mod payload;
+pub mod rules;
 pub mod upload;
 
 use garage_table::TableId;

@@ -4,11 +4,14 @@ use garage_model::{
     RequestContext,
     access::BucketView,
     error::{ClientError, ModelError},
-    rows::bucket::{BucketRow, Permissions as Rights, Quotas as Limits, Website},
+    rows::{
+        bucket::{BucketRow, Permissions as Rights, Quotas as Limits, Website},
+        rules::{CorsRule, check_error_document, check_index_document},
+    },
 };
 use garage_table::control::Effect;
 
-use super::{AdminApi, buckets::bucket_id};
+use super::{AdminApi, buckets::bucket_id, rules};
 use crate::{
     AdminError, ErrorCode,
     types::{Alias, Bucket, BucketCreate, BucketKeyChange, BucketUpdate, LocalAliasCreate, Permissions, Quotas, WebsiteUpdate},
@@ -68,12 +71,16 @@ impl AdminApi {
         check_unsupported(&update)?;
         let website = update.website_access.map(read_website).transpose()?;
         let quotas = update.quotas.map(read_quotas);
+        let cors = update.cors_rules.map(rules::read_cors).transpose()?;
         let held = self.existing_bucket(&id, context).await?;
-        let effect = if restricts(&held.row, quotas, website.as_ref()) { Effect::Restricts } else { Effect::Grants };
+        let effect = if restricts(&held.row, quotas, website.as_ref(), cors.as_deref()) { Effect::Restricts } else { Effect::Grants };
         let changed = self.node.access.buckets().change(held.id, effect, context, |row| {
             row.quotas = quotas.unwrap_or(row.quotas);
             if let Some(website) = &website {
-                row.website.clone_from(website);
+                website.apply(&mut row.website);
+            }
+            if let Some(cors) = &cors {
+                row.cors.clone_from(cors);
             }
             Ok(())
         });
@@ -160,7 +167,6 @@ fn alias_refused(error: ModelError) -> AdminError {
 fn check_unsupported(update: &BucketUpdate) -> Result<(), AdminError> {
     let routing = update.website_access.as_ref().and_then(|website| website.routing_rules.as_ref());
     let asked = [
-        ("corsRules", update.cors_rules.as_ref().is_some_and(|rules| !rules.is_empty())),
         ("lifecycleRules", update.lifecycle_rules.as_ref().is_some_and(|rules| !rules.is_empty())),
         ("routingRules", routing.is_some_and(|rules| !rules.is_empty())),
     ];
@@ -172,13 +178,44 @@ fn check_unsupported(update: &BucketUpdate) -> Result<(), AdminError> {
     }
 }
 
-fn read_website(update: WebsiteUpdate) -> Result<Option<Website>, AdminError> {
-    match (update.enabled, update.index_document, update.error_document) {
-        (true, Some(index_document), error_document) => Ok(Some(Website { index_document, error_document })),
-        (true, None, _) => Err(AdminError::invalid("websiteAccess: indexDocument is needed when enabled is true")),
-        (false, None, None) => Ok(None),
-        (false, _, _) => Err(AdminError::invalid("websiteAccess: indexDocument and errorDocument have no meaning when enabled is false")),
+/// A website as an update describes it.
+struct WebsiteChange {
+    /// `None`: no website. Its routing rules count only if `sets_rules`.
+    website: Option<Website>,
+    sets_rules: bool,
+}
+
+impl WebsiteChange {
+    fn apply(&self, held: &mut Option<Website>) {
+        let former_rules = held.take().map(|website| website.routing_rules);
+        held.clone_from(&self.website);
+        if let (Some(website), Some(rules), false) = (held, former_rules, self.sets_rules) {
+            website.routing_rules = rules;
+        }
     }
+}
+
+fn read_website(update: WebsiteUpdate) -> Result<WebsiteChange, AdminError> {
+    let nothing_else =
+        update.index_document.is_none() && update.error_document.is_none() && update.routing_rules.as_ref().is_none_or(Vec::is_empty);
+    let (true, index_document) = (update.enabled, update.index_document) else {
+        return match nothing_else {
+            true => Ok(WebsiteChange { website: None, sets_rules: false }),
+            false => Err(AdminError::invalid(
+                "websiteAccess: indexDocument, errorDocument and routingRules have no meaning when enabled is false",
+            )),
+        };
+    };
+    let index_document =
+        index_document.ok_or_else(|| AdminError::invalid("websiteAccess: indexDocument is needed when enabled is true"))?;
+    check_index_document(&index_document).map_err(|error| AdminError::invalid(format!("websiteAccess: {error}")))?;
+    if let Some(key) = &update.error_document {
+        check_error_document(key).map_err(|error| AdminError::invalid(format!("websiteAccess: {error}")))?;
+    }
+    let sets_rules = update.routing_rules.is_some();
+    let routing_rules = rules::read_routing(update.routing_rules.unwrap_or_default())?;
+    let website = Website { index_document, error_document: update.error_document, routing_rules };
+    Ok(WebsiteChange { website: Some(website), sets_rules })
 }
 
 fn read_quotas(quotas: Quotas) -> Limits {
@@ -186,10 +223,11 @@ fn read_quotas(quotas: Quotas) -> Limits {
 }
 
 /// Whether a change takes something away, so that every node has to know before it is answered.
-fn restricts(row: &BucketRow, quotas: Option<Limits>, website: Option<&Option<Website>>) -> bool {
+fn restricts(row: &BucketRow, quotas: Option<Limits>, website: Option<&WebsiteChange>, cors: Option<&[CorsRule]>) -> bool {
     let is_lower = |new: Option<u64>, old: Option<u64>| new.is_some_and(|new| old.is_none_or(|old| new < old));
     let lowered = quotas
         .is_some_and(|new| is_lower(new.size_max_bytes, row.quotas.size_max_bytes) || is_lower(new.objects_max, row.quotas.objects_max));
-    let closed = website.is_some_and(|new| new.is_none() && row.website.is_some());
-    lowered || closed
+    let closed = website.is_some_and(|new| new.website.is_none() && row.website.is_some());
+    let narrowed = cors.is_some_and(|rules| !row.cors.is_empty() && rules != row.cors);
+    lowered || closed || narrowed
 }

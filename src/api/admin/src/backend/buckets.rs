@@ -14,6 +14,7 @@ use garage_model::{
 use super::{
     AdminApi,
     keys::{permissions_view, timestamp},
+    rules,
 };
 use crate::{
     AdminError,
@@ -116,9 +117,9 @@ impl AdminApi {
             website_config: row.website.as_ref().map(|website| Website {
                 index_document: website.index_document.clone(),
                 error_document: website.error_document.clone(),
-                routing_rules: Some(Vec::new()),
+                routing_rules: Some(website.routing_rules.iter().map(rules::show_routing).collect()),
             }),
-            cors_rules: None,
+            cors_rules: (!row.cors.is_empty()).then(|| row.cors.iter().map(rules::show_cors).collect()),
             lifecycle_rules: None,
             keys,
             objects: count(counters.objects),

@@ -13,6 +13,7 @@ mod layout;
 mod layout_view;
 mod node_info;
 mod nodes;
+mod rules;
 mod statistics;
 mod uploads;
 

@@ -117,12 +117,21 @@ fn settings_change_together_or_not_at_all() {
         for (body, code) in [
             (json!({"websiteAccess": {"enabled": true}, "quotas": {}}), ErrorCode::InvalidRequest),
             (json!({"websiteAccess": {"enabled": false, "indexDocument": "i"}, "quotas": {}}), ErrorCode::InvalidRequest),
-            (json!({"quotas": {}, "corsRules": [{"AllowedOrigin": ["*"], "AllowedMethod": ["GET"]}]}), ErrorCode::NotImplemented),
+            (json!({"quotas": {}, "corsRules": [{"AllowedOrigin": ["*"], "AllowedMethod": ["PATCH"]}]}), ErrorCode::InvalidRequest),
+            (json!({"quotas": {}, "websiteAccess": {"enabled": true, "indexDocument": "a/b"}}), ErrorCode::InvalidRequest),
             (json!({"quotas": {}, "lifecycleRules": [{"Status": "Enabled"}]}), ErrorCode::NotImplemented),
         ] {
             admin.refused("UpdateBucket", update(body), code, "").await;
         }
         assert_eq!(admin.ok("UpdateBucket", update(json!({"corsRules": [], "websiteAccess": null}))).await, changed);
+
+        let rules = json!([{"AllowedOrigin": ["*"], "AllowedMethod": ["GET"], "AllowedHeader": [], "ExposeHeader": []}]);
+        let with_rules = admin.ok("UpdateBucket", update(json!({"corsRules": rules}))).await;
+        assert_eq!(with_rules["corsRules"], rules);
+        assert_eq!(admin.ok("UpdateBucket", update(json!({"corsRules": []}))).await, changed);
+        let routing = json!([{"Condition": null, "Redirect": {"HostName": "example.org", "HttpRedirectCode": 301}}]);
+        let with_routing = json!({"websiteAccess": {"enabled": true, "indexDocument": "i.html", "routingRules": routing}});
+        admin.refused("UpdateBucket", update(with_routing), ErrorCode::NotImplemented, "routingRules").await;
 
         let partly = admin.ok("UpdateBucket", update(json!({"quotas": {"maxObjects": 9}}))).await;
         assert_eq!((&partly["quotas"], &partly["websiteAccess"]), (&json!({"maxSize": null, "maxObjects": 9}), &json!(true)));
