@@ -1,6 +1,6 @@
 //! One request from end to end: parse, route, authenticate, authorize, act, answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::future::BoxFuture;
 use garage_api_common::{
@@ -20,18 +20,21 @@ use garage_model::{
     uploads::Uploads,
 };
 use garage_util::runtime::Runtime;
-use http::{HeaderName, HeaderValue, Method, Response, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header, request::Parts};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
-    attributes, buckets, copy, delete,
+    attributes, buckets, copy,
+    cors::{self, Preflight, Preflighted},
+    delete,
     error::{Subject, invalid_bucket_name},
     get, headers,
     limits::REQUEST_TIMEOUT,
     list, multipart, multipart_list, put,
     request::{IncomingBody, Request, Services, Target},
     router::{BucketOperation, ObjectOperation, Operation, route},
+    selectors::Setting,
     settings,
 };
 
@@ -64,11 +67,16 @@ impl S3Api {
         let address = host_text(&parts).and_then(|host| Address::resolve(host.as_deref(), parts.uri.path(), &self.root_domains));
         let is_head_bucket = parts.method == Method::HEAD && address.as_ref().is_ok_and(|address| address.key.is_none());
         let method = parts.method.clone();
+        let cross = CrossOrigin::of(&parts, address.as_ref().ok());
+        let caller = OnceLock::new();
         let outcome = match address {
-            Ok(address) => self.handle(parts, address, body).await,
+            Ok(address) => self.handle(parts, address, body, &caller).await,
             Err(error) => Err(error),
         };
         let mut response = outcome.unwrap_or_else(|error| error.to_response(&method, &context.ids));
+        if let Some(cross) = cross {
+            self.add_cors(response.headers_mut(), &cross, caller.get()).await;
+        }
         if is_head_bucket {
             // On errors too: clients find the right region by it.
             headers::put(response.headers_mut(), HeaderName::from_static("x-amz-bucket-region"), &self.services.region);
@@ -76,13 +84,20 @@ impl S3Api {
         response
     }
 
-    async fn handle(&self, parts: Parts, address: Address, stream: RequestBody) -> Result<Response<Body>, S3Error> {
+    /// `caller` is filled with the key of a request that proved to have it.
+    async fn handle(
+        &self,
+        parts: Parts,
+        address: Address,
+        stream: RequestBody,
+        caller: &OnceLock<AccessKey>,
+    ) -> Result<Response<Body>, S3Error> {
         let query = Query::parse(parts.uri.query().unwrap_or_default())?;
         let presigned = sigv4::is_presigned(&query);
         let all_headers = if presigned { query.with_hoisted_headers(&parts.headers) } else { parts.headers.clone() };
         let operation = route(&parts.method, &address, &query, &all_headers);
         if matches!(operation, Ok(Operation::Preflight)) {
-            return Err(preflight(&parts));
+            return self.preflight(&parts.headers, &address).await;
         }
         let now_ms = self.services.runtime.now_ms();
         let trace = self.services.runtime.random_u64();
@@ -91,6 +106,7 @@ impl S3Api {
         let operation = operation?;
         let key = lookup.found.into_inner().filter(|_| authenticated.form != AuthForm::Anonymous);
         let key = key.ok_or_else(S3Error::access_denied)?;
+        let key = caller.get_or_init(|| key).clone();
         let body =
             IncomingBody { stream, headers: parts.headers.clone(), mode: authenticated.payload, runtime: self.services.runtime.clone() };
         let client_waits = parts.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
@@ -108,6 +124,32 @@ impl S3Api {
                 let target = self.authorize(&request, name, key, object_right(operation)).await?;
                 self.on_object(operation, &target, &request, body).await
             }
+        }
+    }
+
+    /// OPTIONS, which browsers send without credentials.
+    async fn preflight(&self, headers: &HeaderMap, address: &Address) -> Result<Response<Body>, S3Error> {
+        let preflight = Preflight::parse(headers, address.key.is_some())?;
+        let Some(name) = &address.bucket else { return preflight.answer(Preflighted::NoBucket) };
+        let context = RequestContext { deadline: Instant::now() + REQUEST_TIMEOUT, trace: self.services.runtime.random_u64() };
+        let bucket = self.services.access.buckets().resolve(None, name, context).await;
+        match bucket.map_err(|error| Subject { bucket: name, ..Subject::default() }.error(error))? {
+            Some(bucket) => preflight.answer(Preflighted::Rules(&bucket.row.cors)),
+            None => preflight.answer(Preflighted::UnknownBucket),
+        }
+    }
+
+    /// Adds what the bucket's rules allow a script of another site to see. The rules can't be read: nothing is added, the answer stands.
+    async fn add_cors(&self, out: &mut HeaderMap, cross: &CrossOrigin, caller: Option<&AccessKey>) {
+        let Some(name) = &cross.bucket else {
+            out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            return;
+        };
+        let context = RequestContext { deadline: Instant::now() + REQUEST_TIMEOUT, trace: self.services.runtime.random_u64() };
+        match self.services.access.buckets().resolve(caller, name, context).await {
+            Ok(Some(bucket)) => cors::add(out, &bucket.row.cors, &cross.origin, cross.method.as_str()),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, bucket = %name, "an answer goes without CORS headers: the bucket's rules can't be read"),
         }
     }
 
@@ -137,6 +179,9 @@ impl S3Api {
             BucketOperation::DeleteObjects => delete::delete_objects(services, target, request, body).await,
             BucketOperation::GetBucketAcl => Ok(settings::get_acl(target, request)),
             BucketOperation::PutBucketAcl => settings::put_acl(request),
+            BucketOperation::GetSetting(Setting::Cors) => cors::get(target),
+            BucketOperation::PutSetting(Setting::Cors) => cors::put(services, target, request, body).await,
+            BucketOperation::DeleteSetting(Setting::Cors) => cors::delete(services, target, request).await,
             BucketOperation::GetSetting(setting) => settings::get(target, request, setting),
             BucketOperation::PutSetting(setting) => settings::put(setting, body).await,
             BucketOperation::DeleteSetting(setting) => settings::delete(target, setting),
@@ -260,19 +305,17 @@ pub(crate) fn check_owner(request: &Request, bucket: &BucketView, header: &'stat
     Err(S3Error::access_denied())
 }
 
-/// No bucket has CORS rules, so every preflight is refused.
-fn preflight(parts: &Parts) -> S3Error {
-    if !parts.headers.contains_key(header::ORIGIN) {
-        return S3Error::new(ErrorCode::BadRequest, "Insufficient information. Origin request header needed.");
-    }
-    let asked = parts.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD).and_then(|method: &HeaderValue| method.to_str().ok());
-    match asked {
-        Some(method @ ("GET" | "PUT" | "POST" | "DELETE" | "HEAD")) => {
-            S3Error::new(ErrorCode::AccessForbidden, "CORSResponse: CORS is not enabled for this bucket.")
-                .with("Method", method)
-                .with("ResourceType", "BUCKET")
-        }
-        other => S3Error::new(ErrorCode::BadRequest, format!("Invalid Access-Control-Request-Method: {}", other.unwrap_or("null"))),
+/// What of a request decides about CORS headers of its answer; preflights have their own answer.
+struct CrossOrigin {
+    origin: String,
+    method: Method,
+    bucket: Option<String>,
+}
+
+impl CrossOrigin {
+    fn of(parts: &Parts, address: Option<&Address>) -> Option<CrossOrigin> {
+        let origin = cors::origin_of(&parts.headers).filter(|_| parts.method != Method::OPTIONS)?;
+        Some(CrossOrigin { origin: origin.to_owned(), method: parts.method.clone(), bucket: address?.bucket.clone() })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Reading order: `api` (one request from end to end), `router` and `selectors` (what it asks for), `request` (what handlers get),
 //! `headers`, `checksums`, `content` (bodies), `error` (what failures mean), then a file for each family of operations: `buckets`,
-//! `settings`, `get`, `attributes`, `put`, `copy`, `delete`, `list`, `multipart`, `multipart_list`.
+//! `settings`, `cors`, `get`, `attributes`, `put`, `copy`, `delete`, `list`, `multipart`, `multipart_list`.
 //!
 //! Order of checks: parse, authenticate, bucket exists, authorize, arguments, preconditions, body.
 
@@ -13,6 +13,7 @@ mod buckets;
 mod checksums;
 mod content;
 mod copy;
+pub mod cors;
 mod delete;
 mod error;
 mod get;

@@ -20,3 +20,5 @@ pub const PAGE_MAX: usize = 1000;
 pub const BUCKETS_PAGE_MAX: usize = 10_000;
 /// Bytes of the source of a copy. More: 400 `InvalidRequest`.
 pub const COPY_SOURCE_MAX_BYTES: u64 = 5 << 30;
+/// Bytes of a CORS document. More: 400 `MaxMessageLengthExceeded`.
+pub const CORS_MAX_BYTES: usize = 64 << 10;

@@ -76,6 +76,7 @@ pub fn get(target: &Target, request: &Request, setting: Setting) -> Result<Respo
     let missing = |code| Err(S3Error::of(code).with("BucketName", &target.bucket_name));
     match setting {
         Setting::Versioning => empty_document("VersioningConfiguration"),
+        // Handled by `cors`.
         Setting::Cors => missing(ErrorCode::NoSuchCORSConfiguration),
         Setting::Lifecycle => missing(ErrorCode::NoSuchLifecycleConfiguration),
         Setting::Policy | Setting::PolicyStatus => missing(ErrorCode::NoSuchBucketPolicy),

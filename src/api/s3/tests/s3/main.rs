@@ -3,6 +3,7 @@
 mod buckets;
 mod client;
 mod copies;
+mod cors;
 mod listings;
 mod multipart;
 mod objects;
