@@ -15,7 +15,7 @@ use http::{Response, StatusCode, header};
 use crate::{
     answer, checksums, get, headers,
     limits::PAGE_MAX,
-    request::{Request, Services, Target},
+    request::{IncomingBody, Request, Services, Target},
     settings,
 };
 
@@ -122,7 +122,7 @@ pub async fn get_acl(services: &Services, target: &Target, request: &Request) ->
 }
 
 /// PUT of an object's ACL.
-pub async fn put_acl(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
+pub async fn put_acl(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     get::find(services, target, request, false).await?;
-    settings::put_acl(request)
+    settings::put_acl(target, request, body).await
 }

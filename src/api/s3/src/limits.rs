@@ -22,3 +22,5 @@ pub const BUCKETS_PAGE_MAX: usize = 10_000;
 pub const COPY_SOURCE_MAX_BYTES: u64 = 5 << 30;
 /// Bytes of a CORS document. More: 400 `MaxMessageLengthExceeded`.
 pub const CORS_MAX_BYTES: usize = 64 << 10;
+/// Bytes of an ACL document; longer is `MalformedXML`.
+pub const ACL_MAX_BYTES: usize = 64 << 10;

@@ -12,7 +12,7 @@ use garage_model::keys::AccessKey;
 use http::{Response, StatusCode};
 
 use crate::{
-    answer, headers,
+    answer, headers, limits,
     request::{IncomingBody, Request, Target},
     selectors::Setting,
 };
@@ -62,13 +62,30 @@ pub fn get_acl(target: &Target, request: &Request) -> Response<Body> {
     answer::xml(xml.finish())
 }
 
-/// PUT of an ACL: only a canned one that grants nothing changes nothing.
-pub fn put_acl(request: &Request) -> Result<Response<Body>, S3Error> {
+/// PUT of an ACL: one that grants nothing beyond the owner's full control changes nothing; s3cmd sends back what it was given.
+pub async fn put_acl(target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     headers::check_acl(&request.headers, ErrorCode::AccessControlListNotSupported)?;
-    match request.headers.contains_key("x-amz-acl") {
-        true => Ok(answer::empty(StatusCode::OK)),
-        false => Err(S3Error::of(ErrorCode::AccessControlListNotSupported)),
+    if request.headers.contains_key("x-amz-acl") {
+        return Ok(answer::empty(StatusCode::OK));
     }
+    let owner = owner_of(target, request);
+    let document = body.read(limits::ACL_MAX_BYTES).await?;
+    if grants_owner_only(&document, &owner.id)? {
+        return Ok(answer::empty(StatusCode::OK));
+    }
+    Err(S3Error::of(ErrorCode::AccessControlListNotSupported))
+}
+
+/// Whether an ACL document says what is so anyway.
+fn grants_owner_only(document: &[u8], owner_id: &str) -> Result<bool, S3Error> {
+    let malformed = |_| S3Error::of(ErrorCode::MalformedACLError);
+    let policy = parse(document, &["AccessControlPolicy"]).map_err(malformed)?;
+    let grants: Vec<_> = policy.child("AccessControlList").into_iter().flat_map(|list| list.children_named("Grant")).collect();
+    let is_owner = |grant: &&Element| {
+        let id = grant.child("Grantee").and_then(|grantee| grantee.text_of("ID"));
+        id == Some(owner_id) && grant.text_of("Permission") == Some("FULL_CONTROL")
+    };
+    Ok(!grants.is_empty() && grants.iter().all(is_owner))
 }
 
 /// GET of a setting.
