@@ -52,12 +52,13 @@ pub(super) struct Operation<'a> {
     judge: Judge<'a>,
     /// The write that the content was decided upon; `Some(None)`: upon an absent row.
     decided_on: Option<Option<WriteId>>,
-    /// The last row and companions that each node answered with.
+    /// The row and companions that each node answered with in the last phase that it answered.
     seen: BTreeMap<NodeId, Seen>,
     done: Option<Outcome<NodeId>>,
 }
 
 struct Seen {
+    phase: Phase,
     row: Option<HeldRow>,
     companions: Vec<Companion>,
 }
@@ -111,18 +112,29 @@ impl<'a> Operation<'a> {
         Operation { table, key, machine, own, want, judge, decided_on: None, seen: BTreeMap::new(), done: None }
     }
 
-    fn row_of(&self, entry: Option<Entry>) -> Option<&Seen> {
-        let entry = entry?;
-        self.seen.values().find(|seen| seen.row.as_ref().and_then(|row| row.entry) == Some(entry))
+    /// The row that `entry` names, as someone answered with it; its content belongs to its id, whatever the stamp.
+    fn row_of(&self, entry: Option<Entry>) -> Option<HeldRow> {
+        let seen = self.seen.values().find(|seen| is_of(seen, entry))?;
+        seen.row.clone().map(|row| HeldRow { entry, content: row.content })
+    }
+    /// An answer that came late says nothing new: the machine ignores it, and so must what is kept for the machine.
+    fn note(&mut self, node: NodeId, seen: Seen) {
+        if self.seen.get(&node).is_none_or(|known| known.phase <= seen.phase) {
+            self.seen.insert(node, seen);
+        }
     }
     fn finished(mut self) -> Finished {
-        let outcome = self.done.take().unwrap_or(Outcome::Unreachable);
+        let mut outcome = self.done.take().unwrap_or(Outcome::Unreachable);
         let entry = match &outcome {
             Outcome::Value { entry, .. } => *entry,
             Outcome::PreconditionFailed { newest } => *newest,
             _ => None,
         };
-        let row = self.row_of(entry).and_then(|seen| seen.row.clone()).map(|row| HeldRow { entry, content: row.content });
+        let row = self.row_of(entry);
+        if entry.is_some() && row.is_none() {
+            // A row whose content is not at hand is not an absent one.
+            outcome = Outcome::Unreachable;
+        }
         let with_companions = self.seen.values().find(|seen| !seen.companions.is_empty() && is_of(seen, entry));
         let companions = with_companions.map(|seen| seen.companions.clone()).unwrap_or_default();
         Finished { outcome, row, companions, own: self.own }
@@ -254,7 +266,11 @@ impl Drive<'_> {
     async fn test(&mut self, index: usize, newest: Option<Entry>) {
         let operation = &mut self.operations[index];
         let newest_id = newest.map(|entry| entry.id);
-        let row = operation.row_of(newest).and_then(|seen| seen.row.clone());
+        let row = operation.row_of(newest);
+        if newest.is_some() && row.is_none() {
+            let step = operation.machine.on_deadline();
+            return self.todo.push_back((index, step));
+        }
         let is_met = match (&mut operation.judge, operation.decided_on) {
             (Judge::Unconditional, _) => true,
             (Judge::Test(test), _) => test(row.as_ref()),
@@ -407,7 +423,7 @@ impl Drive<'_> {
         let step = match answer {
             OpAnswer::Register { answer, row, companions } => {
                 if row.is_some() {
-                    operation.seen.insert(node, Seen { row, companions });
+                    operation.note(node, Seen { phase, row, companions });
                 }
                 operation.machine.on_answer(node, phase, answer)
             }
