@@ -24,8 +24,25 @@ use crate::{
 
 /// How long a client waits for an answer.
 pub const PATIENCE: Duration = Duration::from_secs(8);
-/// The longest pause between two requests of a client.
-const PAUSE_MAX_MS: u64 = 500;
+/// What clients do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Habit {
+    /// Everything, on all keys, with pauses.
+    Various,
+    /// Reads and writes, most with conditions, on few keys, one after the other: rivals at every step.
+    Rivalry,
+}
+
+impl Habit {
+    /// How many of the keys are used.
+    fn keys_count(self, keys_count: usize) -> usize {
+        if self == Habit::Rivalry { keys_count.min(2) } else { keys_count }
+    }
+    /// The longest pause between two requests of a client.
+    fn pause_max_ms(self) -> u64 {
+        if self == Habit::Rivalry { 40 } else { 500 }
+    }
+}
 
 /// What all clients of a history share. Cheap to clone.
 #[derive(Clone)]
@@ -141,6 +158,8 @@ pub struct Client {
     pub world: World,
     /// Its choices.
     pub seed: Seed,
+    /// What it does.
+    pub habit: Habit,
     /// What it read or wrote last: (key, value).
     pub known: Option<(usize, Value)>,
 }
@@ -149,8 +168,11 @@ impl Client {
     /// Sends this many requests, with pauses.
     pub async fn run(mut self, requests_count: usize) {
         for _ in 0..requests_count {
-            sleep(Duration::from_millis(self.seed.pick(PAUSE_MAX_MS))).await;
-            self.request().await;
+            sleep(Duration::from_millis(self.seed.pick(self.habit.pause_max_ms()))).await;
+            match self.habit {
+                Habit::Various => self.request().await,
+                Habit::Rivalry => self.rival().await,
+            }
         }
     }
 
@@ -160,7 +182,17 @@ impl Client {
         if up.is_empty() { self.seed.pick(self.world.nodes.count() as u64) as usize } else { up[self.seed.pick(up.len() as u64) as usize] }
     }
     pub(crate) fn pick_key(&mut self) -> usize {
-        self.seed.pick(self.world.keys.len() as u64) as usize
+        self.seed.pick(self.habit.keys_count(self.world.keys.len()) as u64) as usize
+    }
+
+    async fn rival(&mut self) {
+        match self.seed.pick(100) {
+            0..15 => self.put(Condition::Always).await,
+            15..45 => self.put_if().await,
+            45..75 => self.look().await,
+            75..83 => self.delete(Condition::Always).await,
+            _ => self.delete_if().await,
+        }
     }
 
     async fn request(&mut self) {
@@ -178,7 +210,9 @@ impl Client {
     }
 
     fn pick_len_bytes(&mut self) -> usize {
-        (match self.seed.pick(6) {
+        // Rivals write what needs no blocks first: their steps on rows are to meet.
+        let kinds_count = if self.habit == Habit::Rivalry { 3 } else { 6 };
+        (match self.seed.pick(kinds_count) {
             0..3 => 4 + self.seed.pick(2_000),
             3 => (16 << 10) - 2 + self.seed.pick(5),
             _ => (17 << 10) + self.seed.pick(150 << 10),

@@ -32,14 +32,14 @@ enum Fault {
 /// How far a clock may be off.
 const CLOCK_OFFSET_MAX_MS: u64 = 40_000;
 
-/// Brings faults upon a cluster until `over`, then mends everything but rot and restarts every node.
-pub async fn torment(cluster: &mut Cluster, mut seed: Seed, faults: Faults, mut over: watch::Receiver<bool>) {
+/// Brings faults upon a cluster until `over`, one every `pause_max` or sooner, then mends everything but rot and restarts every node.
+pub async fn torment(cluster: &mut Cluster, mut seed: Seed, faults: Faults, pause_max: Duration, mut over: watch::Receiver<bool>) {
     let mut tormentor = Tormentor { open: Vec::new(), rotten: BTreeSet::new() };
     if faults != Faults::None {
         tormentor.one_wrong_clock(cluster, &mut seed);
     }
     while faults != Faults::None && !*over.borrow() {
-        let pause = Duration::from_millis(200 + seed.pick(3_000));
+        let pause = Duration::from_millis(200 + seed.pick(pause_max.as_millis() as u64));
         tokio::select! {
             biased;
             // Its sender lives until the clients are done.

@@ -6,7 +6,7 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{
     check::violations,
-    client::{Client, World},
+    client::{Client, Habit, World},
     cluster::{Cluster, ClusterOptions},
     content::Contents,
     faults::{Faults, torment},
@@ -20,6 +20,8 @@ pub struct WorkloadOptions {
     pub clients_count: usize,
     /// Requests of each.
     pub requests_count: usize,
+    /// What they do.
+    pub habit: Habit,
     /// What goes wrong meanwhile.
     pub faults: Faults,
     /// All nodes crash at once at the end, in the middle of requests.
@@ -36,7 +38,8 @@ impl WorkloadOptions {
             1..6 => Faults::OneNode,
             _ => Faults::Any,
         };
-        WorkloadOptions { clients_count: 6, requests_count: 30, faults, ends_in_darkness: seed.is_multiple_of(3), traced: false }
+        let habit = if seed % 5 < 2 { Habit::Rivalry } else { Habit::Various };
+        WorkloadOptions { clients_count: 6, requests_count: 30, habit, faults, ends_in_darkness: seed.is_multiple_of(3), traced: false }
     }
 }
 
@@ -88,25 +91,31 @@ async fn history(seed: u64, options: WorkloadOptions) -> Report {
     Report { recorded, violations, trace: trace.lines() }
 }
 
+/// After how long the lights go out, if they do: before the clients are done.
+fn lifetime(options: WorkloadOptions) -> Duration {
+    let per_request = if options.habit == Habit::Rivalry { Duration::from_millis(60) } else { Duration::from_millis(250) };
+    per_request * options.requests_count as u32
+}
+
 /// Clients and faults side by side; ends with everything mended.
 async fn live(cluster: &mut Cluster, world: &World, options: WorkloadOptions) {
     let (done, over) = watch::channel(false);
     let torment_seed = cluster.fork_seed(50);
     let clients = (0..options.clients_count).map(|number| {
-        let client = Client { world: world.clone(), seed: cluster.fork_seed(100 + number as u64), known: None };
+        let client = Client { world: world.clone(), seed: cluster.fork_seed(100 + number as u64), habit: options.habit, known: None };
         client.run(options.requests_count)
     });
     let clients = futures::future::join_all(clients.collect::<Vec<_>>());
     let working = async {
         // In darkness the clients' last requests are cut off where they stand.
         if options.ends_in_darkness {
-            let _ = tokio::time::timeout(Duration::from_secs(options.requests_count as u64 / 4), clients).await;
+            let _ = tokio::time::timeout(lifetime(options), clients).await;
         } else {
             clients.await;
         }
         done.send_replace(true);
     };
-    futures::future::join(working, torment(cluster, torment_seed, options.faults, over)).await;
+    futures::future::join(working, torment(cluster, torment_seed, options.faults, lifetime(options) / 3, over)).await;
 }
 
 /// Once everything is up: every key has one value and its whole content, through whichever node.
