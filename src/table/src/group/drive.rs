@@ -299,7 +299,17 @@ impl Drive<'_> {
         let content = match content {
             Content::Nothing => NewContent::default(),
             Content::Own => self.operations[index].own.clone().unwrap_or_default(),
-            Content::AnsweredBy(_) => self.adopted(index, &message).await?,
+            Content::AnsweredBy(_) => match self.adopted(index, &message).await {
+                Ok(content) => content,
+                Err(error @ TableError::Damaged { .. }) => return Err(error),
+                Err(error) => {
+                    // Ends this operation alone, and only the machine knows whether its own write is on its way somewhere.
+                    self.failures.note_reason(error.to_string());
+                    let step = self.operations[index].machine.on_deadline();
+                    self.todo.push_back((index, step));
+                    return Ok(());
+                }
+            },
         };
         let is_query = matches!(message, register::Message::Query);
         let (first, spare) = if is_query { self.split_nearest(index, &to) } else { (to, Vec::new()) };

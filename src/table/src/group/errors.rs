@@ -55,6 +55,10 @@ impl Failures {
         self.last = Some(error.to_string());
     }
 
+    pub(super) fn note_reason(&mut self, reason: String) {
+        self.last = Some(reason);
+    }
+
     /// The error of an operation that could not reach a quorum.
     pub(super) fn unavailable(&self) -> TableError {
         if self.storage_full {
