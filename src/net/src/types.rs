@@ -138,7 +138,7 @@ impl std::fmt::Debug for Incoming {
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message} ({code})")]
 pub struct Refusal {
-    /// For machines; see [`refusal_code`](crate::types::refusal_code) for those this crate gives.
+    /// For machines; see [`refusal_code`] for those this crate gives.
     pub code: String,
     /// For people: what was refused and what helps.
     pub message: String,
