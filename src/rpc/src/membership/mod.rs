@@ -114,7 +114,10 @@ impl Membership {
             spread_wakes: Notify::new(),
             announce_wakes: Notify::new(),
         };
-        membership.save().await?;
+        // A node whose disk is full still serves reads; the list is saved again with the next change, and the clock makes up for its number.
+        if let Err(error) = membership.save().await {
+            tracing::error!(%error, "the peer list cannot be saved");
+        }
         Ok((Arc::new(membership), Receiver(receiver)))
     }
 
