@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use garage_api_admin::{
     endpoint::{GetClusterHealth, GetClusterStatistics, GetClusterStatus, GetNodeInfo, GetNodeStatistics},
-    types::{HealthStatus, Layout, NoParameters, Node, NodeInfo, NodeStatistics, RoleChange, Space},
+    types::{HealthStatus, Layout, NoParameters, Node, NodeInfo, NodeStatistics, RefusedPeer, RoleChange, Space},
 };
 
 use super::{
@@ -27,6 +27,7 @@ pub(crate) async fn status(session: &mut Session<'_>) -> Result<(), CliError> {
     session.out.title("HEALTHY NODES");
     session.out.table(&healthy);
     print_failed(session, &status.nodes, &layout);
+    print_refused(session, &status.refused);
     if !layout.staged_role_changes.is_empty() {
         session.out.title("STAGED ROLE CHANGES");
         session.out.table(&staged_table(&layout));
@@ -86,6 +87,20 @@ fn print_failed(session: &mut Session<'_>, nodes: &[Node], layout: &Layout) {
     if draining {
         session.out.line("\nData still has to move away from dead nodes: `garage layout history` says how far it is and what can be done.");
     }
+}
+
+/// Connections that were refused: a node with another secret is not among the others, and its operator wants to know why.
+fn print_refused(session: &mut Session<'_>, refused: &[RefusedPeer]) {
+    if refused.is_empty() {
+        return;
+    }
+    let mut table = Table::new(["ID", "Address", "Reason"]);
+    for peer in refused {
+        let id = peer.id.as_deref().map_or("?", |id| &id[..id.len().min(16)]);
+        table.row([id.to_string(), peer.address.clone().unwrap_or_else(|| "?".into()), peer.reason.clone()]);
+    }
+    session.out.title("REFUSED CONNECTIONS");
+    session.out.table(&table);
 }
 
 /// A role's capacity: bytes, or `gateway`.

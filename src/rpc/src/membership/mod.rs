@@ -286,7 +286,11 @@ impl Membership {
                 node: *node,
                 is_self: false,
                 hostname: said.map(|said| said.hostname.clone()),
-                address: peer.link.map(|link| link.to_string()).or_else(|| peer.addresses.first().cloned()),
+                // What it says of itself: the other end of a connection that it dialled need not be where it listens.
+                address: said
+                    .and_then(|said| said.public_address.clone())
+                    .or_else(|| peer.link.map(|link| link.to_string()))
+                    .or_else(|| peer.addresses.first().cloned()),
                 release: said.map(|said| said.release.clone()),
                 is_up: peer.is_up(now),
                 last_seen: peer.heard_at.map(|at| now.saturating_duration_since(at)),

@@ -17,7 +17,7 @@ use super::AdminApi;
 use crate::{
     AdminError,
     limits::{CONNECT_NODES_MAX, CONNECT_TIMEOUT, LOOKUPS_AT_ONCE},
-    types::{ClusterHealth, ClusterStatus, ConnectResult, HealthStatus, Node, NodeRole, Space},
+    types::{ClusterHealth, ClusterStatus, ConnectResult, HealthStatus, Node, NodeRole, RefusedPeer, Space},
 };
 
 impl AdminApi {
@@ -26,7 +26,18 @@ impl AdminApi {
         let mut known: BTreeMap<NodeId, Option<NodeStatus>> = layout.live_nodes().into_iter().map(|node| (node, None)).collect();
         known.extend(self.node.cluster.status().into_iter().map(|status| (status.node, Some(status))));
         let nodes = known.into_iter().map(|(id, status)| node_view(id, status.as_ref(), &layout)).collect();
-        ClusterStatus { layout_version: layout.current().version, nodes }
+        ClusterStatus { layout_version: layout.current().version, nodes, refused: self.refused_peers() }
+    }
+
+    fn refused_peers(&self) -> Vec<RefusedPeer> {
+        let cluster = &self.node.cluster;
+        let known =
+            cluster.status().into_iter().filter(|status| !status.is_up).filter_map(|status| {
+                Some(RefusedPeer { id: Some(status.node.to_string()), address: status.address, reason: status.refused? })
+            });
+        let unknown = cluster.refused_addresses().into_iter();
+        let unknown = unknown.map(|(address, reason)| RefusedPeer { id: None, address: Some(address.to_string()), reason });
+        known.chain(unknown).collect()
     }
 
     /// Whether the cluster can serve, and the counts behind that.

@@ -10,6 +10,21 @@ pub struct ClusterStatus {
     pub layout_version: u64,
     /// Known peers, holders of a role, storage nodes of older live layouts; sorted by id.
     pub nodes: Vec<Node>,
+    /// Connections that were refused, most often because the cluster secrets differ; an addition of ours, absent when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedPeer>,
+}
+
+/// A connection that was refused, by this node or by the other.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedPeer {
+    /// The other's id, if it said who it is.
+    pub id: Option<String>,
+    /// Its address, as `ip:port`.
+    pub address: Option<String>,
+    /// Why, and what to do.
+    pub reason: String,
 }
 
 /// One node.

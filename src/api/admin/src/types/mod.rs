@@ -17,7 +17,7 @@ pub use bucket::{
     Alias, Bucket, BucketCreate, BucketItem, BucketKey, BucketKeyChange, BucketLocalAlias, BucketSearch, BucketUpdate, CleanedUploads,
     CleanupUploads, LocalAliasCreate, Quotas, Website, WebsiteUpdate,
 };
-pub use cluster::{ClusterHealth, ClusterStatistics, ClusterStatus, ConnectResult, HealthStatus, Node, NodeRole, Space};
+pub use cluster::{ClusterHealth, ClusterStatistics, ClusterStatus, ConnectResult, HealthStatus, Node, NodeRole, RefusedPeer, Space};
 pub use key::{Key, KeyBucket, KeyImport, KeyItem, KeyPermissions, KeySearch, KeyUpdate};
 pub use layout::{
     ApplyVersion, Layout, LayoutApply, LayoutHistory, LayoutParameters, LayoutPreview, LayoutRole, LayoutStatistics, LayoutUpdate,
