@@ -18,6 +18,8 @@ pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const BODY_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Open connections of one listener, some 12 KB each. More: one that waits without a request is closed for the new one; if all work, the new one waits.
 pub const CONNECTION_COUNT_MAX: usize = 8192;
+/// How often certificate files are looked at for changes.
+pub const TLS_FILES_CHECK_PERIOD: Duration = Duration::from_secs(5);
 /// Connections the kernel holds for us before they are accepted.
 pub const LISTEN_BACKLOG_COUNT: u32 = 4096;
 /// Concurrent requests on one HTTP/2 connection.

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Admin, Config, ConfigError, ConsistencyMode, ConsulApi, ConsulDiscovery, DataDir, DataDirUse, K2vApi, KubernetesDiscovery, Overrides,
-    Problem, RpcSecret, S3Api, S3Web, SecretSource, Warning,
+    Admin, Config, ConfigError, ConsistencyMode, ConsulApi, ConsulDiscovery, DataDir, DataDirUse, K2vApi, KubernetesDiscovery, Listen,
+    Overrides, Problem, RpcSecret, S3Api, S3Web, SecretSource, Tls, Warning,
     reader::{self, Issues, TableReader},
     removed, values,
 };
@@ -337,6 +337,7 @@ fn read_s3_api(table: &TableReader<'_>, s3_api: &mut S3Api) {
     }
     table.set_some("root_domain", reader::domain, &mut s3_api.root_domain);
     table.set_some("public_endpoint", reader::url, &mut s3_api.public_endpoint);
+    s3_api.tls = read_tls(table);
     s3_api.public_endpoint_path_style = s3_api.root_domain.is_none();
     table.set("public_endpoint_path_style", reader::flag, &mut s3_api.public_endpoint_path_style);
     if s3_api.public_endpoint_path_style {
@@ -370,7 +371,41 @@ fn read_s3_web(table: &TableReader<'_>) -> Option<S3Web> {
     let bind_addr = table.require("bind_addr", reader::listen, "where websites are served, such as \"[::]:3902\"");
     let root_domain = table.get("root_domain", reader::domain);
     let add_host_to_metrics = table.get("add_host_to_metrics", reader::flag).unwrap_or(false);
-    Some(S3Web { bind_addr: bind_addr?, root_domain, add_host_to_metrics })
+    let tls = read_tls(table);
+    Some(S3Web { bind_addr: bind_addr?, root_domain, add_host_to_metrics, tls })
+}
+
+/// The keys `tls_*` of a table.
+fn read_tls(table: &TableReader<'_>) -> Option<Tls> {
+    let bind_addr = table.get("tls_bind_addr", reader::listen);
+    let (certificate, key) = (table.get("tls_cert_file", reader::path), table.get("tls_key_file", reader::path));
+    let redirect = table.get("tls_redirect", reader::flag).unwrap_or(false);
+    let alone = |one: &str, other: &str| table.has(one) && !table.has(other);
+    for (one, other) in [("tls_cert_file", "tls_key_file"), ("tls_key_file", "tls_cert_file")] {
+        if alone(one, other) {
+            table.refuse(one, "tls_cert_file and tls_key_file belong together: set both or neither");
+        }
+    }
+    for key in ["tls_cert_file", "tls_redirect"] {
+        if alone(key, "tls_bind_addr") {
+            table.refuse(key, "has no effect without tls_bind_addr, the address that is served with TLS, such as \"[::]:443\"");
+        }
+    }
+    let files = certificate.zip(key);
+    if table.has("tls_bind_addr") && !table.has("tls_cert_file") && !table.has("tls_key_file") {
+        table.refuse("tls_bind_addr", "needs a certificate: set tls_cert_file and tls_key_file");
+    }
+    let bind_addr = bind_addr?;
+    let redirect_port = match (redirect, &bind_addr) {
+        (false, _) => None,
+        (true, Listen::Tcp(address)) => Some(address.port()),
+        (true, Listen::Unix(_)) => {
+            table.refuse("tls_redirect", "needs a tls_bind_addr with a port: clients can't be led to a Unix socket");
+            None
+        }
+    };
+    let (cert_file, key_file) = files?;
+    Some(Tls { bind_addr, cert_file, key_file, redirect_port })
 }
 
 fn read_admin(table: &TableReader<'_>, admin: &mut Admin) {
@@ -379,6 +414,7 @@ fn read_admin(table: &TableReader<'_>, admin: &mut Admin) {
     admin.metrics_token = secret_source(table, "metrics_token");
     table.set("metrics_require_token", reader::flag, &mut admin.metrics_require_token);
     table.set_some("trace_sink", reader::url, &mut admin.trace_sink);
+    admin.tls = read_tls(table);
 }
 
 fn read_consul(table: &TableReader<'_>) -> Option<ConsulDiscovery> {

@@ -103,6 +103,7 @@ impl Config {
                 bind_addr: Listen::Tcp(loopback(3902)),
                 root_domain: Some("web.localhost".into()),
                 add_host_to_metrics: false,
+                tls: None,
             }),
             admin: Admin { api_bind_addr: Some(Listen::Tcp(loopback(3903))), ..Admin::default() },
             ..Config::with_defaults(metadata_dir, 1, loopback(3901))
@@ -201,12 +202,21 @@ pub struct S3Api {
     pub public_endpoint: Option<String>,
     /// Whether clients are told to use path style.
     pub public_endpoint_path_style: bool,
+    /// Our own keys: a second listener, with TLS.
+    pub tls: Option<Tls>,
 }
 
 impl S3Api {
     /// No listener, path style.
     pub(super) fn new(region: &str) -> Self {
-        S3Api { api_bind_addr: None, s3_region: region.into(), root_domain: None, public_endpoint: None, public_endpoint_path_style: true }
+        S3Api {
+            api_bind_addr: None,
+            s3_region: region.into(),
+            root_domain: None,
+            public_endpoint: None,
+            public_endpoint_path_style: true,
+            tls: None,
+        }
     }
 }
 
@@ -228,6 +238,21 @@ pub struct S3Web {
     pub root_domain: Option<String>,
     /// Label `host` on web metrics.
     pub add_host_to_metrics: bool,
+    /// Our own keys: a second listener, with TLS.
+    pub tls: Option<Tls>,
+}
+
+/// A second listener of an interface, with TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Listener.
+    pub bind_addr: Listen,
+    /// Certificate and those above it (PEM).
+    pub cert_file: PathBuf,
+    /// Its private key (PEM).
+    pub key_file: PathBuf,
+    /// The port to which the listener without TLS leads its clients; `None`: it serves them.
+    pub redirect_port: Option<u16>,
 }
 
 /// `[admin]`.
@@ -243,6 +268,8 @@ pub struct Admin {
     pub metrics_require_token: bool,
     /// OTLP collector.
     pub trace_sink: Option<String>,
+    /// Our own keys: a second listener, with TLS.
+    pub tls: Option<Tls>,
 }
 
 /// Which of Consul's interfaces registers the node.

@@ -77,7 +77,7 @@ fn unknown_keys_are_named_with_the_nearest_known_one() {
     );
     check(
         &format!("{}[admin]\ntoken = \"x\"\n", with("")),
-        "line 9: admin.token: unknown key; allowed here: admin_token, admin_token_file, api_bind_addr, metrics_require_token, metrics_token, metrics_token_file, trace_sink",
+        "line 9: admin.token: unknown key; allowed here: admin_token, admin_token_file, api_bind_addr, metrics_require_token, metrics_token, metrics_token_file, tls_bind_addr, tls_cert_file, tls_key_file, tls_redirect, trace_sink",
     );
 }
 
@@ -95,6 +95,36 @@ fn missing_keys_are_named_all_at_once() {
         &format!("{}[s3_web]\n", with("")),
         "line 8: s3_web.bind_addr: missing; it is required: where websites are served, such as \"[::]:3902\"",
     );
+}
+
+#[test]
+fn a_tls_listener_has_a_certificate_and_a_certificate_has_a_listener() {
+    let of_s3 = |lines: &str| with("").replace(S3_API, &format!("{S3_API}{lines}\n"));
+    for (lines, expected) in [
+        ("tls_bind_addr = \"[::]:443\"", "tls_bind_addr: needs a certificate: set tls_cert_file and tls_key_file"),
+        (
+            "tls_bind_addr = \"[::]:443\"\ntls_cert_file = \"/c\"",
+            "tls_cert_file: tls_cert_file and tls_key_file belong together: set both or neither",
+        ),
+        (
+            "tls_cert_file = \"/c\"\ntls_key_file = \"/k\"",
+            "tls_cert_file: has no effect without tls_bind_addr, the address that is served with TLS, such as \"[::]:443\"",
+        ),
+        (
+            "tls_redirect = true",
+            "tls_redirect: has no effect without tls_bind_addr, the address that is served with TLS, such as \"[::]:443\"",
+        ),
+        (
+            "tls_bind_addr = \"/s\"\ntls_cert_file = \"/c\"\ntls_key_file = \"/k\"\ntls_redirect = true",
+            "tls_redirect: needs a tls_bind_addr with a port: clients can't be led to a Unix socket",
+        ),
+    ] {
+        let error = Config::parse(&of_s3(lines), "garage.toml").unwrap_err().to_string();
+        assert!(error.ends_with(&format!(": s3_api.{expected}")) && error.lines().count() == 1, "{error}");
+    }
+    let files = "tls_bind_addr = \"[::]:443\"\ntls_cert_file = \"/c\"\ntls_key_file = \"/k\"\ntls_redirect = true";
+    let tls = read(&of_s3(files)).0.s3_api.tls.unwrap();
+    assert_eq!((tls.cert_file, tls.key_file, tls.redirect_port), ("/c".into(), "/k".into(), Some(443)));
 }
 
 #[test]
