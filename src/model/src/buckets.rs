@@ -73,6 +73,11 @@ impl Buckets {
         if let Ok(id) = name.parse::<BucketId>() {
             return self.get(id, context).await;
         }
+        self.by_global_name(name, context).await
+    }
+
+    /// The bucket that a global name leads to. Neither a bucket's id nor a key's own name counts.
+    pub async fn by_global_name(&self, name: &str, context: RequestContext) -> Result<Option<BucketView>, ModelError> {
         match self.alias(name, context).await? {
             Some(id) => self.get(id, context).await,
             None => Ok(None),

@@ -4,12 +4,11 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
-use futures::{StreamExt, stream};
 use garage_api_common::{
     ErrorCode, S3Error,
     conditions::{ReadConditions, ReadVerdict, Validators, if_range_holds},
-    http::{Body, stream_body},
+    http::Body,
+    object_body::object_body,
     ranges::{content_range, resolve_range},
 };
 use garage_model::{
@@ -39,16 +38,8 @@ pub async fn get_object(services: &Services, target: &Target, request: &Request)
         Selected::Answer(response) => return Ok(response),
         Selected::Bytes(found, selected, response) => (found, selected, response),
     };
-    if selected.range.is_empty() {
-        return Ok(response);
-    }
-    let mut content = services.objects.read(&found, selected.range, request.stream_context()).boxed();
-    // The first piece is awaited, so that an object that can't be read now is an error and not a broken answer.
-    let first: Bytes = match content.next().await {
-        Some(first) => first.map_err(|error| target.subject().error(error))?,
-        None => return Err(S3Error::internal("an object ended before its first byte")),
-    };
-    *response.body_mut() = stream_body(stream::iter([Ok(first)]).chain(content));
+    let content = object_body(&services.objects, &found, selected.range, request.stream_context(), target.subject());
+    *response.body_mut() = content.await?;
     Ok(response)
 }
 

@@ -6,16 +6,13 @@
 //!
 //! Order of checks: parse, authenticate, bucket exists, authorize, arguments, preconditions, body.
 
-mod answer;
 pub mod api;
 mod attributes;
 mod buckets;
-mod checksums;
 mod content;
 mod copy;
 pub mod cors;
 mod delete;
-mod error;
 mod get;
 mod headers;
 pub mod limits;
@@ -29,3 +26,4 @@ pub mod selectors;
 mod settings;
 
 pub use api::{S3Api, S3Options};
+use garage_api_common::{answer, failure as error, stored_checksum as checksums};

@@ -1,10 +1,11 @@
-//! What a failure below means to an S3 client: one exhaustive match for each kind of error.
+//! What a failure below means to an HTTP client: one exhaustive match for each kind of error.
 
-use garage_api_common::{ErrorCode, S3Error};
+use ::http::header;
 use garage_block::manager::{PutBlockError, ReadBlockError};
 use garage_model::{ModelError, error::ClientError};
 use garage_table::group::TableError;
-use http::header;
+
+use crate::error::{ErrorCode, S3Error};
 
 /// What a failed request was about, for the elements of its error document.
 #[derive(Debug, Clone, Copy, Default)]
@@ -125,11 +126,11 @@ fn read_error(error: ReadBlockError) -> S3Error {
 
 #[cfg(test)]
 mod tests {
-    use garage_api_common::{ErrorCode, S3Error};
     use garage_model::{ModelError, body::BodyFailure, error::ClientError};
     use garage_table::group::TableError;
 
     use super::Subject;
+    use crate::error::{ErrorCode, S3Error};
 
     #[test]
     fn a_body_s_own_error_comes_back_as_it_was() {

@@ -1,10 +1,11 @@
 //! Checksums between their stored form and the one on the wire.
 
-use garage_api_common::{
+use garage_model::rows::checksum::{ChecksumAlgorithm, ChecksumKind, StoredChecksum};
+
+use crate::{
     checksum::{ChecksumAlgorithm as Algorithm, ChecksumType, ChecksumValue, combine_full_object, composite, composite_text},
     xml::XmlWriter,
 };
-use garage_model::rows::checksum::{ChecksumAlgorithm, ChecksumKind, StoredChecksum};
 
 /// What is computed when a client names nothing, as S3 does since 2024-12.
 pub const DEFAULT: Algorithm = Algorithm::Crc64Nvme;
@@ -87,10 +88,10 @@ pub fn write_xml(xml: &mut XmlWriter, checksum: Option<&StoredChecksum>, part_co
 
 #[cfg(test)]
 mod tests {
-    use garage_api_common::checksum::{ChecksumAlgorithm as Algorithm, checksum_of};
     use garage_model::rows::checksum::ChecksumKind;
 
     use super::{combine, stored, text};
+    use crate::checksum::{ChecksumAlgorithm as Algorithm, checksum_of};
 
     #[test]
     fn parts_combine_to_the_checksum_of_the_whole() {
