@@ -120,7 +120,7 @@ macro_rules! endpoints {
         /// Decodes and encodes a request of the named endpoint, for tests over the whole table.
         pub(crate) fn read_back_request(name: &str, payload: serde_json::Value) -> Option<Result<serde_json::Value, AdminError>> {
             match name {
-                $(stringify!($name) => Some(decode_request::<$name>(payload).map(|request| serde_json::to_value(request).unwrap())),)+
+                $(stringify!($name) => Some(decode_request::<$name>(payload).map(|request| serde_json::to_value(request).expect("what was decoded encodes"))),)+
                 _ => None,
             }
         }
@@ -130,7 +130,7 @@ macro_rules! endpoints {
         pub(crate) fn read_back_response(name: &str, answer: serde_json::Value) -> Option<serde_json::Result<serde_json::Value>> {
             match name {
                 $(stringify!($name) => Some(
-                    serde_json::from_value::<<$name as Endpoint>::Response>(answer).map(|answer| serde_json::to_value(answer).unwrap())
+                    serde_json::from_value::<<$name as Endpoint>::Response>(answer).map(|answer| serde_json::to_value(answer).expect("what was decoded encodes"))
                 ),)+
                 _ => None,
             }
