@@ -20,7 +20,7 @@ use crate::{
     error::{ClientError, ModelError},
     keys::{AccessKey, Keys},
     limits::{BUCKETS_MAX, SHARDS_MAX},
-    listing::ListRequest,
+    listing::versions::ListVersionsRequest,
     names::check_bucket_name,
     objects::{BucketRef, Objects},
     rows::{
@@ -143,6 +143,9 @@ impl Buckets {
             quotas: Quotas::default(),
             website: None,
             cors: Vec::new(),
+            versioning: Default::default(),
+            object_lock: None,
+            lifecycle: Vec::new(),
         };
         // The bucket first: until its name leads to it nobody can see it, and whoever loses the race for the name leaves it behind unseen.
         self.put_row(id, &row, context).await?;
@@ -386,7 +389,7 @@ impl Buckets {
     }
 
     async fn is_empty(&self, bucket: &BucketRef, context: RequestContext) -> Result<bool, ModelError> {
-        let page = self.objects.list(bucket, &ListRequest { limit: 1, ..ListRequest::default() }, context).await?;
+        let page = self.objects.list_versions(bucket, &ListVersionsRequest { limit: 1, ..ListVersionsRequest::default() }, context).await?;
         Ok(page.entries.is_empty())
     }
 }

@@ -44,6 +44,15 @@ pub enum ClientError {
     /// No such object.
     #[error("no such key")]
     NoSuchKey,
+    /// No such version of the object.
+    #[error("no such version")]
+    NoSuchVersion,
+    /// The version is a delete marker.
+    #[error("the version is a delete marker")]
+    IsDeleteMarker,
+    /// A retention or a legal hold forbids it.
+    #[error("the version is locked")]
+    Locked,
     /// No such upload, or it was completed or aborted.
     #[error("no such upload: it was never initiated here, or was completed or aborted")]
     NoSuchUpload,

@@ -148,7 +148,7 @@ impl PreparedNode {
         })
         .await?;
         let handle = cluster.handle();
-        let store = Store::new(db.clone(), schemas());
+        let store = Store::new(db.clone(), schemas(runtime.clone()));
         let tables = Tables::new(handle.clone(), &store);
         let mirror = Mirror::new(CONTROL_TABLES.to_vec());
         let control = Control::start(tables.clone(), mirror.clone());

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 pub use errors::TableError;
 pub use merged::{MergeRow, RangePage};
-pub use registers::{Decision, ReadRow, RegisterRead, RegisterWrite, RowTest, SharedWrite, Updated};
+pub use registers::{Decision, ReadRow, RefusedWrite, RegisterRead, RegisterWrite, RowTest, SharedWrite, Updated};
 
 use crate::{key::Group, schema::Schemas, store::Store};
 

@@ -138,6 +138,8 @@ pub struct HeldRow {
 pub enum OpAnswer {
     /// Merged, durable.
     Merged,
+    /// Not merged: the register that the row belongs to has promised a greater ballot. A round on that register settles it.
+    Guarded,
     /// To a register message.
     Register {
         /// By the rules.

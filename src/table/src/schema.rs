@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use garage_db::{EngineError, Snapshot, Transaction};
 use garage_rpc::register::{Entry, WriteId};
-use garage_util::encoding::DecodeError;
+use garage_util::{encoding::DecodeError, hlc::Stamp};
 
 use crate::key::{Group, SortKey, TableId};
 
@@ -52,6 +52,17 @@ pub struct RowView<'a> {
     pub content: &'a [u8],
 }
 
+/// What stands between a merge row and a replica; see [`TableSchema::guard`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Guard {
+    /// The register's table.
+    pub table: TableId,
+    /// The register.
+    pub key: SortKey,
+    /// The row's stamp, which counts as its ballot.
+    pub stamp: Stamp,
+}
+
 /// A table, as declared by the crate that owns its rows.
 pub trait TableSchema: Send + Sync {
     /// The fixed number.
@@ -63,6 +74,11 @@ pub trait TableSchema: Send + Sync {
     /// Merges two stored forms of one row. Only called for [`Discipline::Merge`].
     fn merge(&self, held: &[u8], _new: &[u8]) -> Result<Vec<u8>, DecodeError> {
         Ok(held.to_vec())
+    }
+    /// The register that a row of a merge table belongs to, and the row's stamp: the row is refused while the register has promised a
+    /// greater ballot. Only called for [`Discipline::Merge`]; `None`: the row stands for itself.
+    fn guard(&self, _sort_key: &[u8], _row: &[u8]) -> Result<Option<Guard>, DecodeError> {
+        Ok(None)
     }
     /// Derived writes of a change, in its transaction.
     fn changed(&self, _transaction: &mut Transaction<'_>, _change: &RowChange<'_>) -> Result<(), StoreError> {

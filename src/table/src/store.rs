@@ -25,7 +25,7 @@ use crate::{
     key::{Group, SortKey, TableId, sort_key_of},
     keyspaces,
     message::{ANSWER_BYTES_MAX, Companion, GROUP_OPS_MAX, GroupAnswer, GroupCall, HeldRow, Op, OpAnswer, RANGE_ROWS_MAX, Want},
-    schema::{Discipline, RowChange, RowView, Schemas, StoreError, canonical},
+    schema::{Discipline, RowChange, RowView, Schemas, StoreError, TableSchema, canonical},
 };
 
 /// A register row as stored.
@@ -128,14 +128,10 @@ fn read_all(schemas: &Schemas, snapshot: &dyn Snapshot, group: &Group, ops: &[Op
 fn read_one(schemas: &Schemas, snapshot: &dyn Snapshot, group: &Group, op: &Op) -> Result<OpAnswer, StoreError> {
     match op {
         Op::Register { table, key, want, .. } => {
-            schemas.of_kind(*table, Discipline::Register)?;
+            let schema = schemas.of_kind(*table, Discipline::Register)?;
             let held = snapshot.get(keyspaces::ROWS, &group.local_key(*table, &key.0))?;
             let row = held.map(|bytes| RegisterRow::from_stored(&bytes)).transpose()?;
-            let companions = match (&row, want) {
-                (None, _) | (_, Want::Row) => Vec::new(),
-                (Some(row), Want::First) => companions(snapshot, group, row.entry.id, 0, 1)?,
-                (Some(row), Want::All) => companions(snapshot, group, row.entry.id, 0, u32::MAX)?,
-            };
+            let companions = row.as_ref().map_or(Ok(Vec::new()), |row| wanted_companions(&**schema, snapshot, group, row, *want))?;
             let entry = row.as_ref().map(|row| row.entry);
             Ok(OpAnswer::Register { answer: register::Answer::Row(entry), row: row.map(HeldRow::from), companions })
         }
@@ -196,11 +192,33 @@ fn range(
     Ok(OpAnswer::Rows { rows, truncated: false })
 }
 
+/// The register row under a sort key, as this replica holds it.
+pub fn register_row(snapshot: &dyn Snapshot, group: &Group, table: TableId, sort_key: &[u8]) -> Result<Option<HeldRow>, StoreError> {
+    let held = snapshot.get(keyspaces::ROWS, &group.local_key(table, sort_key))?;
+    Ok(held.map(|bytes| RegisterRow::from_stored(&bytes)).transpose()?.map(HeldRow::from))
+}
+
 /// Companions belong to a group and an id, whatever the table of the row.
 fn companion_prefix(group: &Group, id: WriteId) -> Vec<u8> {
     let mut key = group.prefix(TableId(0));
     key.extend_from_slice(id.as_bytes());
     key
+}
+
+fn wanted_companions(
+    schema: &dyn TableSchema,
+    snapshot: &dyn Snapshot,
+    group: &Group,
+    row: &RegisterRow,
+    want: Want,
+) -> Result<Vec<Companion>, StoreError> {
+    let limit = match want {
+        Want::Row => return Ok(Vec::new()),
+        Want::First => 1,
+        Want::All => u32::MAX,
+    };
+    let id = schema.companion_id(RowView { entry: Some(row.entry), content: &row.content });
+    companions(snapshot, group, id.unwrap_or(row.entry.id), 0, limit)
 }
 
 fn companions(snapshot: &dyn Snapshot, group: &Group, id: WriteId, from_chunk: u32, limit: u32) -> Result<Vec<Companion>, StoreError> {
@@ -229,7 +247,11 @@ fn apply_all(schemas: &Schemas, transaction: &mut Transaction<'_>, group: &Group
 pub fn apply_one(schemas: &Schemas, transaction: &mut Transaction<'_>, group: &Group, op: Op) -> Result<OpAnswer, StoreError> {
     match op {
         Op::Merge { table, key, row, companions } => {
-            merge(schemas, transaction, group, table, &key, &row)?;
+            let schema = schemas.of_kind(table, Discipline::Merge)?;
+            if is_guarded(&**schema, transaction, group, &key, &row)? {
+                return Ok(OpAnswer::Guarded);
+            }
+            merge_row(&**schema, transaction, group, &key, &row)?;
             put_companions(transaction, group, companions)?;
             Ok(OpAnswer::Merged)
         }
@@ -248,15 +270,29 @@ fn put_companions(transaction: &mut Transaction<'_>, group: &Group, companions: 
     Ok(())
 }
 
-fn merge(
-    schemas: &Schemas,
+fn is_guarded(
+    schema: &dyn TableSchema,
+    transaction: &Transaction<'_>,
+    group: &Group,
+    key: &SortKey,
+    new: &[u8],
+) -> Result<bool, StoreError> {
+    let Some(guard) = schema.guard(&key.0, new)? else { return Ok(false) };
+    let side = transaction.get(keyspaces::REGISTER, &group.local_key(guard.table, &guard.key.0))?;
+    let side = side.map(|bytes| RegisterSide::from_stored(&bytes)).transpose()?;
+    Ok(side.is_some_and(|side| guard.stamp < side.promise()))
+}
+
+/// Merges a row of a merge table inside a transaction, with its digest and hooks; no guard is asked: for hooks, whose rows follow from what
+/// was accepted.
+pub fn merge_row(
+    schema: &dyn TableSchema,
     transaction: &mut Transaction<'_>,
     group: &Group,
-    table: TableId,
     key: &SortKey,
     new: &[u8],
 ) -> Result<(), StoreError> {
-    let schema = schemas.of_kind(table, Discipline::Merge)?;
+    let table = schema.id();
     let local_key = group.local_key(table, &key.0);
     let held = transaction.get(keyspaces::ROWS, &local_key)?;
     let merged = match &held {
@@ -307,16 +343,15 @@ fn register(schemas: &Schemas, transaction: &mut Transaction<'_>, group: &Group,
     if let Some(taken) = taken {
         let content = op.content.ok_or_else(|| StoreError::BadRequest("an apply without the row's content".to_string()))?;
         let new = RegisterRow { entry: taken, content };
-        replace_row(&schema, transaction, group, &op.key, &local_key, row.as_ref(), &new)?;
+        replace_row(&*schema, transaction, group, &op.key, &local_key, row.as_ref(), &new)?;
         row = Some(new);
     }
     let own = matches!(answer, register::Answer::Apply(ApplyAnswer::Stored | ApplyAnswer::AlreadyHeld));
     if own {
         put_companions(transaction, group, op.companions)?;
     }
-    let wanted = match (&row, op.want, own) {
-        (Some(row), Want::First, false) => companions(transaction, group, row.entry.id, 0, 1)?,
-        (Some(row), Want::All, false) => companions(transaction, group, row.entry.id, 0, u32::MAX)?,
+    let wanted = match (&row, own) {
+        (Some(row), false) => wanted_companions(&*schema, transaction, group, row, op.want)?,
         _ => Vec::new(),
     };
     let row = if own { None } else { row.map(HeldRow::from) };
@@ -334,7 +369,7 @@ fn register_hash(local_key: &[u8], row: &RegisterRow) -> RowHash {
 }
 
 fn replace_row(
-    schema: &std::sync::Arc<dyn crate::schema::TableSchema>,
+    schema: &dyn TableSchema,
     transaction: &mut Transaction<'_>,
     group: &Group,
     key: &SortKey,
@@ -350,7 +385,7 @@ fn replace_row(
         old: old.map(|row| RowView { entry: Some(row.entry), content: &row.content }),
         new: RowView { entry: Some(new.entry), content: &new.content },
     };
-    schema.changed(transaction, &change)?;
+    // The row first: a hook that merges rows of other tables sees what will be there.
     transaction.put(keyspaces::ROWS, local_key.to_vec(), new.to_stored());
-    Ok(())
+    schema.changed(transaction, &change)
 }

@@ -59,6 +59,9 @@ impl Subject<'_> {
         match error {
             ClientError::NoSuchBucket => S3Error::no_such_bucket(self.bucket),
             ClientError::NoSuchKey => S3Error::no_such_key(self.key),
+            ClientError::NoSuchVersion => S3Error::of(ErrorCode::NoSuchVersion).with("Key", self.key),
+            ClientError::IsDeleteMarker => S3Error::of(ErrorCode::MethodNotAllowed).with("Key", self.key),
+            ClientError::Locked => S3Error::new(ErrorCode::AccessDenied, "Access Denied because object protected by object lock."),
             ClientError::NoSuchUpload => S3Error::no_such_upload(self.upload),
             ClientError::PreconditionFailed { condition } => S3Error::precondition_failed(condition),
             ClientError::BucketExists { name } => S3Error::of(ErrorCode::BucketAlreadyExists).with("BucketName", name),

@@ -134,7 +134,8 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
     let copied = match metadata {
         Directive::Replace => own,
         Directive::Copy => {
-            ObjectHeaders { storage_class: own.storage_class, website_redirect: own.website_redirect, ..source.found.meta.headers.clone() }
+            let ObjectHeaders { storage_class, website_redirect, lock, .. } = own;
+            ObjectHeaders { storage_class, website_redirect, lock, ..source.found.meta.headers.clone() }
         }
     };
     precheck(services, target, request, &condition).await?;

@@ -133,7 +133,7 @@ fn render(target: &Target, named: &[Named], outcomes: &BTreeMap<Wanted, DeleteOu
             Err(error) => Some((error.code.name(), error.message.to_string())),
             Ok(condition) => match outcomes.get(&(object.key.clone(), condition.etags.clone())) {
                 Some(Err(error)) => Some(outcome_error(target, object, error)),
-                Some(Ok(())) | None => None,
+                Some(Ok(_)) | None => None,
             },
         };
         match error {

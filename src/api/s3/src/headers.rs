@@ -6,7 +6,7 @@
 
 pub use garage_api_common::object_headers::{put, quoted, write_object_headers};
 use garage_api_common::{ErrorCode, S3Error, payload::stored_content_encoding};
-use garage_model::rows::object::ObjectHeaders;
+use garage_model::rows::object::{ObjectHeaders, ObjectLock};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_bytes::ByteBuf;
 
@@ -45,6 +45,7 @@ pub fn object_headers(headers: &HeaderMap) -> Result<ObjectHeaders, S3Error> {
         user: user_metadata(headers)?,
         storage_class: storage_class(headers)?,
         website_redirect: website_redirect(headers)?,
+        lock: ObjectLock::default(),
     })
 }
 

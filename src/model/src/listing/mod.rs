@@ -5,6 +5,8 @@
 //! - a key or common prefix on which replicas differ is settled by reading it, never by guessing.
 
 pub mod replica;
+pub mod replica_versions;
+pub mod versions;
 
 use std::collections::BTreeMap;
 

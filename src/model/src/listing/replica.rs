@@ -9,6 +9,7 @@ use garage_util::encoding::Stored;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
+use super::replica_versions::{self as versions, KeyQuery, VersionsQuery};
 use crate::index::{Counters, Head, counters, head_prefix};
 
 /// Index entries read for one answer, after which it is cut.
@@ -23,6 +24,10 @@ pub enum Query {
     List(ListQuery),
     /// The group's counters.
     Counters,
+    /// A page of versions.
+    Versions(VersionsQuery),
+    /// Versions of one key.
+    Key(KeyQuery),
 }
 impl Stored for Query {
     const WHAT: &'static str = "index query";
@@ -84,9 +89,11 @@ impl Item {
     }
 }
 
-/// Answers a stored [`Query`].
-pub fn answer(snapshot: &dyn Snapshot, group: &Group, request: &[u8]) -> Result<Vec<u8>, StoreError> {
+/// Answers a stored [`Query`]; `now_ms` is this replica's clock.
+pub fn answer(snapshot: &dyn Snapshot, group: &Group, request: &[u8], now_ms: u64) -> Result<Vec<u8>, StoreError> {
     match Query::from_stored(request)? {
+        Query::Versions(query) => Ok(versions::list(snapshot, group, &query)?.to_stored()),
+        Query::Key(query) => Ok(versions::of_key(snapshot, group, &query, now_ms)?.to_stored()),
         Query::List(query) => Ok(list(snapshot, group, &query)?.to_stored()),
         Query::Counters => {
             let counters: Counters = counters(snapshot, group)?;

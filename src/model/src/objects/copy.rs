@@ -55,14 +55,14 @@ impl Objects {
         context: RequestContext,
     ) -> Result<StoredObject, ModelError> {
         self.check_quota(bucket, source.found.meta.size_bytes, context).await?;
-        let version = WriteId::random(self.tables.cluster().runtime());
+        let version = self.new_version_id();
         let group = bucket.group_of(key);
         let payload = self.share_content(source.found, 0..source.found.meta.size_bytes, version, &group, context).await?;
         let mut meta = ObjectMeta { modified_ms: self.now_ms(), headers, part_count: None, ..source.found.meta.clone() };
         if let Some(digests) = recomputed {
             (meta.etag, meta.checksum) = (to_hex(&digests.md5), digests.checksum);
         }
-        self.commit(&group, key, version, meta, payload, condition, context).await
+        self.commit(bucket, key, version, meta, payload, condition, context).await
     }
 
     /// The payload of a new version with the content of an existing object: inline bytes copied, blocks referred to.

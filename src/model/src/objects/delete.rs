@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, stream};
-use garage_rpc::register::WriteId;
+use garage_rpc::register::slots::Slot;
 use garage_table::{
     Group,
     group::{RegisterWrite, RequestContext, TableError},
 };
 use garage_util::encoding::Stored;
 
-use super::{BucketRef, Objects, WriteCondition};
+use super::{BucketRef, Objects, WriteCondition, version_row};
 use crate::{
     error::ModelError,
     rows::{
         VERSION,
-        object::{VersionRow, null_slot},
+        bucket::Versioning,
+        object::{VersionState, null_slot},
     },
 };
 
@@ -31,30 +32,28 @@ pub struct KeyToDelete {
     pub condition: WriteCondition,
 }
 
+/// What a deletion left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Deleted {
+    /// The delete marker that is now the current version; `None` in a bucket without versioning.
+    pub marker: Option<Slot>,
+}
+
 /// How the deletion of one key ended.
-pub type DeleteOutcome = Result<(), ModelError>;
+pub type DeleteOutcome = Result<Deleted, ModelError>;
 
 impl Objects {
     /// Deletes the current object of a key; whether there was one makes no difference, unless a condition asks.
-    pub async fn delete(
-        &self,
-        bucket: &BucketRef,
-        key: &str,
-        condition: &WriteCondition,
-        context: RequestContext,
-    ) -> Result<(), ModelError> {
-        let write = self.delete_marker(key);
-        self.write_version(&bucket.group_of(key), write, condition, context).await
+    pub async fn delete(&self, bucket: &BucketRef, key: &str, condition: &WriteCondition, context: RequestContext) -> DeleteOutcome {
+        let (write, marker) = self.delete_marker(bucket.versioning, key);
+        self.write_version(bucket, key, write, condition, context).await?;
+        Ok(Deleted { marker })
     }
 
-    fn delete_marker(&self, key: &str) -> RegisterWrite {
-        RegisterWrite {
-            table: VERSION,
-            key: null_slot(key),
-            id: WriteId::random(self.tables.cluster().runtime()),
-            content: VersionRow::DeleteMarker { modified_ms: self.now_ms() }.to_stored(),
-            companions: Vec::new(),
-        }
+    fn delete_marker(&self, versioning: Versioning, key: &str) -> (RegisterWrite, Option<Slot>) {
+        let id = self.new_version_id();
+        let (row, slot) = version_row(versioning, id, VersionState::DeleteMarker { modified_ms: self.now_ms() });
+        (RegisterWrite { table: VERSION, key: null_slot(key), id, content: row.to_stored(), companions: Vec::new() }, slot)
     }
 
     /// Deletes many keys, one round trip for all shards together; the outcomes are in the order of the keys.
@@ -69,7 +68,7 @@ impl Objects {
                 conditional.push((index, key));
             }
         }
-        let batches = plain.into_iter().map(|(group, keys)| self.delete_batch(group, keys, context));
+        let batches = plain.into_iter().map(|(group, keys)| self.delete_batch(bucket.versioning, group, keys, context));
         let mut batches = stream::iter(batches).buffer_unordered(GROUPS_AT_ONCE);
         while let Some(batch) = batches.next().await {
             batch.into_iter().for_each(|(index, outcome)| outcomes[index] = Some(outcome));
@@ -84,11 +83,20 @@ impl Objects {
         outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(ModelError::Table(TableError::OutcomeUnknown)))).collect()
     }
 
-    async fn delete_batch(&self, group: Group, keys: Vec<(usize, String)>, context: RequestContext) -> Vec<(usize, DeleteOutcome)> {
-        let writes = keys.iter().map(|(_, key)| self.delete_marker(key)).collect();
+    async fn delete_batch(
+        &self,
+        versioning: Versioning,
+        group: Group,
+        keys: Vec<(usize, String)>,
+        context: RequestContext,
+    ) -> Vec<(usize, DeleteOutcome)> {
+        let (writes, markers): (Vec<_>, Vec<_>) = keys.iter().map(|(_, key)| self.delete_marker(versioning, key)).unzip();
         match self.tables.write(&group, writes, self.step(context)).await {
             Ok(results) => {
-                keys.into_iter().zip(results).map(|((index, _), result)| (index, result.map(drop).map_err(ModelError::from))).collect()
+                let outcome = |((index, result), marker): ((usize, Result<_, TableError>), Option<Slot>)| {
+                    (index, result.map(|_| Deleted { marker }).map_err(ModelError::from))
+                };
+                keys.into_iter().map(|(index, _)| index).zip(results).zip(markers).map(outcome).collect()
             }
             Err(error) => keys.into_iter().map(|(index, _)| (index, Err(ModelError::from(error.clone())))).collect(),
         }

@@ -3,7 +3,10 @@
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
 use garage_block::manager::WriteOptions;
-use garage_rpc::register::WriteId;
+use garage_rpc::register::{
+    WriteId,
+    slots::{Head, Slot},
+};
 use garage_table::{
     Group,
     group::{RegisterWrite, RequestContext, RowTest, SharedWrite},
@@ -18,8 +21,9 @@ use crate::{
     limits::SINGLE_PUT_MAX_BYTES,
     rows::{
         VERSION,
+        bucket::Versioning,
         checksum::StoredChecksum,
-        object::{ObjectHeaders, ObjectMeta, VersionRow, null_slot},
+        object::{ObjectHeaders, ObjectMeta, Retention, VersionRow, VersionState, null_slot},
         payload::Payload,
     },
 };
@@ -37,6 +41,8 @@ pub struct StoredObject {
     pub modified_ms: u64,
     /// Given by the client or computed.
     pub checksum: Option<StoredChecksum>,
+    /// Which version it is; `None` in a bucket without versioning.
+    pub slot: Option<Slot>,
 }
 
 impl Objects {
@@ -52,7 +58,7 @@ impl Objects {
     ) -> Result<StoredObject, ModelError> {
         self.check_size(body.size_hint_bytes())?;
         self.check_quota(bucket, body.size_hint_bytes().unwrap_or(0), context).await?;
-        let version = WriteId::random(self.tables.cluster().runtime());
+        let version = self.new_version_id();
         let group = bucket.group_of(key);
         let (payload, digests) = self.store_content(version, &group, &mut *body, self.inline_max_bytes, context).await?;
         let meta = ObjectMeta {
@@ -63,7 +69,7 @@ impl Objects {
             checksum: digests.checksum,
             part_count: None,
         };
-        self.commit(&group, key, version, meta, payload, condition, context).await
+        self.commit(bucket, key, version, meta, payload, condition, context).await
     }
 
     fn check_size(&self, size_bytes: Option<u64>) -> Result<(), ClientError> {
@@ -119,64 +125,122 @@ impl Objects {
     #[allow(clippy::too_many_arguments)]
     pub(crate) async fn commit(
         &self,
-        group: &Group,
+        bucket: &BucketRef,
         key: &str,
         version: WriteId,
-        meta: ObjectMeta,
+        mut meta: ObjectMeta,
         payload: Payload,
         condition: &WriteCondition,
         context: RequestContext,
     ) -> Result<StoredObject, ModelError> {
+        self.lock_by_default(bucket, &mut meta).await?;
+        let (row, slot) = version_row(bucket.versioning, version, VersionState::Object(Box::new(meta.clone())));
         let stored = StoredObject {
             version,
             etag: meta.etag.clone(),
             size_bytes: meta.size_bytes,
             modified_ms: meta.modified_ms,
-            checksum: meta.checksum.clone(),
+            checksum: meta.checksum,
+            slot,
         };
         let write = RegisterWrite {
             table: VERSION,
             key: null_slot(key),
             id: version,
-            content: VersionRow::Object(Box::new(meta)).to_stored(),
+            content: row.to_stored(),
             companions: payload.into_companions(version),
         };
-        self.write_version(group, write, condition, context).await?;
+        self.write_version(bucket, key, write, condition, context).await?;
         Ok(stored)
+    }
+
+    /// The id of a new version: it begins with the milliseconds since 1970, so that it tells roughly when it was made.
+    pub(crate) fn new_version_id(&self) -> WriteId {
+        let mut id = WriteId::random(self.tables.cluster().runtime());
+        id.0[..8].copy_from_slice(&self.now_ms().to_be_bytes());
+        id
+    }
+
+    /// Gives an object the bucket's default retention, unless it has one of its own.
+    pub(crate) async fn lock_by_default(&self, bucket: &BucketRef, meta: &mut ObjectMeta) -> Result<(), ModelError> {
+        let Some(default) = bucket.lock.and_then(|lock| lock.default_retention) else { return Ok(()) };
+        if meta.headers.lock.retention.is_none() {
+            // Hybrid time never goes back: a clock that was set back does not shorten a retention.
+            let stamp = self.tables.cluster().tick(Stamp::ZERO).await.map_err(clock_failed)?;
+            let from_ms = stamp.millis().max(self.now_ms());
+            meta.headers.lock.retention = Some(Retention { mode: default.mode, until_ms: from_ms + default.period.as_millis() });
+        }
+        Ok(())
     }
 
     /// Writes a version row, conditionally or not.
     pub(crate) async fn write_version(
         &self,
-        group: &Group,
+        bucket: &BucketRef,
+        key: &str,
         write: RegisterWrite,
         condition: &WriteCondition,
         context: RequestContext,
     ) -> Result<(), ModelError> {
-        let context = self.step(context);
+        let (context, group, id) = (self.step(context), bucket.group_of(key), write.id);
         if condition.is_none() {
-            self.tables.write_one(group, write, context).await?;
+            self.tables.write_one(&group, write, context).await?;
             return Ok(());
         }
         let test = |row: Option<&HeldRow>| check_row(condition, row).is_ok_and(|verdict| verdict.is_ok());
-        let written = self.tables.write_if(group, write, context, test).await?;
-        written.map(drop).or_else(|row| refused(condition, row))
+        let written = self.tables.write_if(&group, write, context, test).await?;
+        let Err(refusal) = written else { return Ok(()) };
+        self.undo_if_sent(bucket, &group, key, id, refusal.was_sent, context).await?;
+        refused(condition, refusal.row)
+    }
+
+    /// A write that was refused after some replica had taken it must not stay there as a version.
+    async fn undo_if_sent(
+        &self,
+        bucket: &BucketRef,
+        group: &Group,
+        key: &str,
+        id: WriteId,
+        was_sent: bool,
+        context: RequestContext,
+    ) -> Result<(), ModelError> {
+        match bucket.versioning {
+            Versioning::Enabled if was_sent => self.undo_version(group, key, id, context).await,
+            _ => Ok(()),
+        }
     }
 
     /// Writes a version row that others may be writing, too: see [`garage_table::Tables::write_shared`].
     pub(crate) async fn write_shared_version(
         &self,
-        group: &Group,
+        bucket: &BucketRef,
+        key: &str,
         write: RegisterWrite,
         shared: SharedWrite,
         condition: &WriteCondition,
         context: RequestContext,
     ) -> Result<(), ModelError> {
+        let (context, group, id) = (self.step(context), bucket.group_of(key), write.id);
         let test = |row: Option<&HeldRow>| check_row(condition, row).is_ok_and(|verdict| verdict.is_ok());
         let test: Option<RowTest<'_>> = (!condition.is_none()).then_some(Box::new(test));
-        let written = self.tables.write_shared(group, write, shared, self.step(context), test).await?;
-        written.map(drop).or_else(|row| refused(condition, row))
+        let written = self.tables.write_shared(&group, write, shared, context, test).await?;
+        let Err(refusal) = written else { return Ok(()) };
+        self.undo_if_sent(bucket, &group, key, id, refusal.was_sent, context).await?;
+        refused(condition, refusal.row)
     }
+}
+
+/// The row of a new version, and which version it is; `None` in a bucket without versioning.
+pub(crate) fn version_row(versioning: Versioning, id: WriteId, state: VersionState) -> (VersionRow, Option<Slot>) {
+    let slot = match (versioning, &state) {
+        (Versioning::Off, VersionState::Object(meta)) => return (VersionRow::Object(meta.clone()), None),
+        (Versioning::Off, VersionState::DeleteMarker { modified_ms }) => {
+            return (VersionRow::DeleteMarker { modified_ms: *modified_ms }, None);
+        }
+        (Versioning::Enabled, _) => Slot::Id(id),
+        (Versioning::Suspended, _) => Slot::Null,
+    };
+    (Head::new(slot, Some(state)).into(), Some(slot))
 }
 
 /// The answer to a write whose condition failed on this row.

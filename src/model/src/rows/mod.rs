@@ -3,6 +3,7 @@
 pub mod bucket;
 pub mod checksum;
 pub mod key;
+pub mod lifecycle;
 pub mod object;
 pub mod part;
 pub mod payload;
@@ -17,6 +18,8 @@ pub const VERSION: TableId = TableId(1);
 pub const UPLOAD: TableId = TableId(2);
 /// Parts of multipart uploads.
 pub const PART: TableId = TableId(3);
+/// Versions that are not current; a merge table, kept by the hook of [`VERSION`].
+pub const OLDER_VERSION: TableId = TableId(8);
 // 4 is `garage_block::reference::REFERENCE_TABLE`.
 /// Buckets; a control table.
 pub const BUCKET: TableId = TableId(16);

@@ -1,13 +1,14 @@
 //! State of a multipart upload: open, then completing towards one version, then completed; or aborted.
 
-use garage_rpc::register::WriteId;
+use garage_rpc::register::{WriteId, slots::Slot};
 use garage_table::{SortKey, key::push_escaped};
 use garage_util::{encoding::Stored, hlc::Stamp};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    bucket::Versioning,
     checksum::{ChecksumAlgorithm, ChecksumKind, StoredChecksum},
-    object::ObjectHeaders,
+    object::{ObjectHeaders, Retention},
 };
 
 garage_util::id32! {
@@ -71,6 +72,23 @@ pub struct Completion {
     /// BLAKE3 over the list of parts that was completed, so that a repeat with another list is told apart.
     #[serde(with = "serde_bytes")]
     pub list_digest: [u8; 32],
+    /// Of the bucket when it was decided: whoever brings the completion to its end writes the same row.
+    #[serde(default)]
+    pub versioning: Versioning,
+    /// The retention that the version begins with.
+    #[serde(default)]
+    pub retention: Option<Retention>,
+}
+
+impl Completion {
+    /// Which version it makes; `None` in a bucket without versioning.
+    pub fn slot(&self) -> Option<Slot> {
+        match self.versioning {
+            Versioning::Off => None,
+            Versioning::Enabled => Some(Slot::Id(self.version)),
+            Versioning::Suspended => Some(Slot::Null),
+        }
+    }
 }
 
 /// The sort key of an upload: the escaped key, then the id, so that uploads sort by key and then by initiation.

@@ -13,11 +13,12 @@ use super::Uploads;
 use crate::{
     error::{ClientError, ModelError},
     limits::{OBJECT_MAX_BYTES, PART_MIN_BYTES},
-    objects::{BucketRef, StoredObject, WriteCondition, clock_failed},
+    objects::{BucketRef, StoredObject, WriteCondition, clock_failed, version_row},
     rows::{
         PART, UPLOAD, VERSION,
+        bucket::Versioning,
         checksum::{ChecksumAlgorithm, ChecksumKind, StoredChecksum},
-        object::{ObjectMeta, VersionRow, null_slot},
+        object::{ObjectHeaders, ObjectLock, ObjectMeta, VersionState, null_slot},
         part::{PartRow, part_number_of},
         payload::{HEAD_BLOCKS, PartRef, Payload, PayloadChunk, chunk_of},
         upload::{Completion, UploadId, UploadRow, UploadState, upload_key},
@@ -83,7 +84,7 @@ impl Uploads {
         let step = self.objects.step(context);
         check_order(request.parts)?;
         let group = bucket.group_of(key);
-        let plan = self.decide_completion(&group, key, upload, &request, step).await?;
+        let plan = self.decide_completion(bucket, key, upload, &request, step).await?;
         let condition = if plan.already_written { WriteCondition::default() } else { request.condition.clone() };
         let head = self.head_blocks(&group, &plan.plan.parts, step).await?;
         let Plan { upload: row, completion, parts } = plan.plan;
@@ -93,15 +94,17 @@ impl Uploads {
             size_bytes: completion.size_bytes,
             modified_ms: completion.modified_ms,
             checksum: completion.checksum.clone(),
+            slot: completion.slot(),
         };
         if plan.already_written {
             return Ok(stored);
         }
+        let lock = ObjectLock { retention: completion.retention, ..row.headers.lock };
         let meta = ObjectMeta {
             size_bytes: completion.size_bytes,
             etag: completion.etag.clone(),
             modified_ms: completion.modified_ms,
-            headers: row.headers.clone(),
+            headers: ObjectHeaders { lock, ..row.headers.clone() },
             checksum: completion.checksum.clone(),
             part_count: Some(parts.len() as u32),
         };
@@ -109,12 +112,12 @@ impl Uploads {
             table: VERSION,
             key: null_slot(key),
             id: completion.version,
-            content: VersionRow::Object(Box::new(meta)).to_stored(),
+            content: version_row(completion.versioning, completion.version, VersionState::Object(Box::new(meta))).0.to_stored(),
             companions: Payload::Parts { parts: parts.iter().map(NumberedPart::as_ref).collect(), head }
                 .into_companions(completion.version),
         };
         let shared = SharedWrite { first: completion.first, is_first: !plan.already_decided };
-        let written = self.objects.write_shared_version(&group, write, shared, &condition, step).await;
+        let written = self.objects.write_shared_version(bucket, key, write, shared, &condition, step).await;
         self.finish(&group, key, upload, &row, &completion, &written, step).await;
         written?;
         Ok(stored)
@@ -122,19 +125,20 @@ impl Uploads {
 
     async fn decide_completion(
         &self,
-        group: &Group,
+        bucket: &BucketRef,
         key: &str,
         upload: UploadId,
         request: &CompleteRequest<'_>,
         context: RequestContext,
     ) -> Result<Decided, ModelError> {
+        let group = &bucket.group_of(key);
         let parts = self.parts_of(group, upload, context).map(|parts| parts.map_err(std::sync::Arc::new)).boxed().shared();
         let planned = parking_lot::Mutex::new(None);
         let list_digest = digest_of(request.parts);
         let decide = |version: WriteId, held: Option<HeldRow>| {
             let (parts, planned) = (parts.clone(), &planned);
             async move {
-                match self.plan(held, version, list_digest, request, parts).await {
+                match self.plan(bucket, held, version, list_digest, request, parts).await {
                     Ok(decided) if decided.already_decided => {
                         *planned.lock() = Some(decided);
                         Decision::Refuse(None)
@@ -163,6 +167,7 @@ impl Uploads {
     /// What this Complete comes to, by the upload's newest row and its parts.
     async fn plan(
         &self,
+        bucket: &BucketRef,
         held: Option<HeldRow>,
         version: WriteId,
         list_digest: [u8; 32],
@@ -181,7 +186,12 @@ impl Uploads {
             UploadState::Open => {
                 let chosen = choose(&parts, request.parts)?;
                 let first = self.objects.tables.cluster().tick(Stamp::ZERO).await.map_err(clock_failed)?;
-                let completion = self.completion(&upload, &chosen, version, first, list_digest, request)?;
+                let version = bucket.versioning.id_of(version, self.objects.now_ms());
+                let mut completion = self.completion(&upload, &chosen, version, first, list_digest, request)?;
+                completion.versioning = bucket.versioning;
+                let mut locked = ObjectMeta { headers: upload.headers.clone(), ..ObjectMeta::default() };
+                self.objects.lock_by_default(bucket, &mut locked).await?;
+                completion.retention = locked.headers.lock.retention;
                 Ok(Decided { plan: Plan { upload, completion, parts: chosen }, already_decided: false, already_written: false })
             }
             _ => Err(ClientError::NoSuchUpload.into()),
@@ -211,6 +221,8 @@ impl Uploads {
             modified_ms: self.objects.now_ms(),
             checksum: object_checksum(upload, chosen, request)?,
             list_digest,
+            versioning: Versioning::Off,
+            retention: upload.headers.lock.retention,
         })
     }
 

@@ -189,6 +189,11 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         self
     }
 
+    /// Whether the own version was sent to anyone: then some replica may hold it, even if it never counts.
+    pub fn has_sent(&self) -> bool {
+        self.first_sent.is_some()
+    }
+
     /// The quorums it needs.
     pub fn sets(&self) -> &QuorumSets<N> {
         &self.sets

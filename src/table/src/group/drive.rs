@@ -70,6 +70,8 @@ pub(super) struct Finished {
     pub companions: Vec<Companion>,
     /// What the operation itself wrote, or would have.
     pub own: Option<NewContent>,
+    /// Whether that was sent to anyone.
+    pub was_sent: bool,
 }
 
 impl<'a> Operation<'a> {
@@ -137,7 +139,7 @@ impl<'a> Operation<'a> {
         }
         let with_companions = self.seen.values().find(|seen| !seen.companions.is_empty() && is_of(seen, entry));
         let companions = with_companions.map(|seen| seen.companions.clone()).unwrap_or_default();
-        Finished { outcome, row, companions, own: self.own }
+        Finished { outcome, row, companions, own: self.own, was_sent: self.machine.has_sent() }
     }
 }
 

@@ -38,13 +38,16 @@ pub struct RangePage {
 type Answers = Vec<(NodeId, Vec<OpAnswer>)>;
 
 impl Tables {
-    /// Merges rows of one group at a write quorum; one round trip.
+    /// Merges rows of one group at a write quorum; one round trip. A row that a guard refuses at too many of them: `OutcomeUnknown`.
     pub async fn merge(&self, group: &Group, rows: Vec<MergeRow>, context: RequestContext) -> Result<(), TableError> {
         let holders = self.holders(group)?;
         let size_bytes = rows.iter().map(|row| row.row.len() + row.companions.iter().map(|c| c.content.len()).sum::<usize>()).sum();
         let op = |row: MergeRow| Op::Merge { table: row.table, key: row.key, row: ByteBuf::from(row.row), companions: row.companions };
         let message = GroupCall { group: group.key().clone(), ops: rows.into_iter().map(op).collect() };
-        let call = |node| self.call_group(node, message.clone(), context);
+        let call = |node| {
+            let call = self.call_group(node, message.clone(), context);
+            async move { call.await.and_then(refuse_guarded) }
+        };
         match self.cluster.quorum().write_all(&holders.sets, context.deadline, size_bytes, call).await {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -271,6 +274,15 @@ impl Tables {
         let calls = self.cluster.quorum();
         calls.read_hedged(&holders.nearest, 1, context.deadline, call, judge).await.ok_or_else(|| failures.unavailable())
     }
+}
+
+/// A replica that took only some of the rows has not taken the batch.
+fn refuse_guarded(answer: GroupAnswer) -> Result<GroupAnswer, CallError> {
+    if answer.answers.iter().any(|answer| matches!(answer, OpAnswer::Guarded)) {
+        let message = "a promise stands against a row of the batch".to_string();
+        return Err(CallError::Refused(garage_rpc::message::refusal("Guarded", message)));
+    }
+    Ok(answer)
 }
 
 fn damaged(error: impl std::fmt::Display) -> TableError {

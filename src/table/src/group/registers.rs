@@ -85,11 +85,20 @@ pub struct SharedWrite {
     pub is_first: bool,
 }
 
-fn written_or_refused(finished: Vec<Finished>, failures: &Failures) -> Result<Result<Stamp, Option<HeldRow>>, TableError> {
+/// A write whose test failed.
+#[derive(Clone, Debug)]
+pub struct RefusedWrite {
+    /// The row that it failed on; `None`: there is none.
+    pub row: Option<HeldRow>,
+    /// The write had been sent in an earlier attempt: it took no effect and never will, but some replica may have held it for a while.
+    pub was_sent: bool,
+}
+
+fn written_or_refused(finished: Vec<Finished>, failures: &Failures) -> Result<Result<Stamp, RefusedWrite>, TableError> {
     let finished = finished.into_iter().next().ok_or(TableError::OutcomeUnknown)?;
     match finished.outcome {
         Outcome::Written { stamp } => Ok(Ok(stamp)),
-        Outcome::PreconditionFailed { .. } => Ok(Err(finished.row)),
+        Outcome::PreconditionFailed { .. } => Ok(Err(RefusedWrite { row: finished.row, was_sent: finished.was_sent })),
         other => Err(failures.of_outcome(&other)),
     }
 }
@@ -124,14 +133,14 @@ impl Tables {
 
     /// Writes one row if the newest one passes `test`; linearizable. Two round trips uncontended.
     ///
-    /// `Ok(Err(row))`: the test failed on this row, nothing was written.
+    /// `Ok(Err(refused))`: the test failed on this row, nothing was written.
     pub async fn write_if<'a>(
         &'a self,
         group: &'a Group,
         write: RegisterWrite,
         context: RequestContext,
         test: impl FnMut(Option<&HeldRow>) -> bool + Send + 'a,
-    ) -> Result<Result<Stamp, Option<HeldRow>>, TableError> {
+    ) -> Result<Result<Stamp, RefusedWrite>, TableError> {
         let holders = self.holders(group)?;
         let own = NewContent { content: write.content, companions: write.companions };
         let operation = Operation::write_if(write.table, write.key, write.id, own, Box::new(test), &holders);
@@ -142,7 +151,7 @@ impl Tables {
     /// Writes one row on behalf of all who know its id and `first`: it takes effect once, however many of them try, now or later.
     ///
     /// `first` is a tick that was made durable with the id before anyone used it; only the one who made it may say `is_first`, once: its
-    /// attempt is then as quick as a plain write. `Ok(Err(row))`: the test failed on this row, nothing was written.
+    /// attempt is then as quick as a plain write. `Ok(Err(refused))`: the test failed on this row, nothing was written.
     pub async fn write_shared<'a>(
         &'a self,
         group: &'a Group,
@@ -150,7 +159,7 @@ impl Tables {
         shared: SharedWrite,
         context: RequestContext,
         test: Option<RowTest<'a>>,
-    ) -> Result<Result<Stamp, Option<HeldRow>>, TableError> {
+    ) -> Result<Result<Stamp, RefusedWrite>, TableError> {
         let holders = self.holders(group)?;
         let sets = holders.sets.clone();
         let machine = match (&test, shared.is_first) {

@@ -29,6 +29,9 @@ fn code_of(error: &ClientError) -> ErrorCode {
         | ClientError::InvalidKey(_)
         | ClientError::Invalid(_)
         | ClientError::NoSuchUpload
+        | ClientError::NoSuchVersion
+        | ClientError::IsDeleteMarker
+        | ClientError::Locked
         | ClientError::PreconditionFailed { .. }
         | ClientError::QuotaExceeded { .. }
         | ClientError::InvalidPart { .. }
