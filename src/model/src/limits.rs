@@ -14,3 +14,5 @@ pub const LIST_KEYS_MAX: usize = 1000;
 pub const SHARDS_MAX: u16 = 16;
 /// Buckets of one cluster at the most.
 pub const BUCKETS_MAX: usize = 10_000;
+/// Parsed bucket policies kept by a node; at this number it forgets all and parses again.
+pub const POLICIES_CACHED_MAX: usize = 1000;

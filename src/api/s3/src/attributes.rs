@@ -1,6 +1,6 @@
-//! What is known of an object besides its content: attributes, tags, locks, ACL.
+//! What is known of an object besides its content: attributes, locks.
 //!
-//! Source: s3 reference §3.4 (GetObjectAttributes), §3.10, §3.11, §3.14.
+//! Source: s3 reference §3.4 (GetObjectAttributes), §3.14.
 
 use garage_api_common::{
     ErrorCode, S3Error,
@@ -15,8 +15,7 @@ use http::{Response, StatusCode, header};
 use crate::{
     answer, checksums, get, headers,
     limits::PAGE_MAX,
-    request::{IncomingBody, Request, Services, Target},
-    settings,
+    request::{Request, Services, Target},
 };
 
 const NAMES: [&str; 5] = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"];
@@ -95,34 +94,8 @@ fn write_parts(xml: &mut XmlWriter, request: &Request, meta: &ObjectMeta, parts:
     Ok(())
 }
 
-/// GET of an object's tags: there are none.
-pub async fn get_tagging(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    get::find(services, target, request, false).await?;
-    let mut xml = XmlWriter::s3_document("Tagging");
-    xml.open("TagSet").close("TagSet").close("Tagging");
-    Ok(answer::xml(xml.finish()))
-}
-
-/// DELETE of an object's tags: there are none.
-pub async fn delete_tagging(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    get::find(services, target, request, false).await?;
-    Ok(answer::empty(StatusCode::NO_CONTENT))
-}
-
 /// GET of an object's retention or legal hold: there is none.
 pub async fn get_lock_state(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     get::find(services, target, request, false).await?;
     Err(S3Error::of(ErrorCode::NoSuchObjectLockConfiguration).with("Key", &target.key))
-}
-
-/// GET of an object's ACL: that of its bucket.
-pub async fn get_acl(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    get::find(services, target, request, false).await?;
-    Ok(settings::get_acl(target, request))
-}
-
-/// PUT of an object's ACL.
-pub async fn put_acl(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
-    get::find(services, target, request, false).await?;
-    settings::put_acl(target, request, body).await
 }

@@ -11,10 +11,11 @@ use garage_api_common::{
     xml::XmlWriter,
 };
 use garage_model::{
-    access::Right,
     body::BodyDigests,
     objects::{BucketRef, CopySource, FoundObject, StoredObject},
+    policy::actions,
     rows::{
+        access::Tag,
         checksum::{ChecksumKind, StoredChecksum},
         object::ObjectHeaders,
     },
@@ -24,12 +25,13 @@ use percent_encoding::percent_decode;
 
 use crate::{
     answer,
-    api::{authorize_bucket, check_owner},
+    authorize::{authorize, check_owner},
     checksums,
     content::VerifiedContent,
     error::Subject,
     get::{invalid_version_id, looks_like_version_id},
     headers,
+    labels::add_labels,
     limits::COPY_SOURCE_MAX_BYTES,
     put::precheck,
     request::{Request, Services, Target, write_condition},
@@ -84,21 +86,33 @@ pub struct Source {
     pub found: FoundObject,
     bucket: BucketRef,
     name: SourceName,
+    target: Target,
+}
+
+impl Source {
+    /// The tags that a copy takes along. Errors: 403 `AccessDenied` when the caller may not read them.
+    fn tags(&self, request: &Request) -> Result<Vec<Tag>, S3Error> {
+        let tags = &self.found.meta.headers.tags;
+        let read = if self.name.version_id.is_some() { actions::GET_OBJECT_VERSION_TAGGING } else { actions::GET_OBJECT_TAGGING };
+        if tags.is_empty() || self.target.may(request, read, Some(&self.found)) { Ok(tags.clone()) } else { Err(S3Error::access_denied()) }
+    }
 }
 
 /// Finds the source of a copy. Errors: `NoSuchBucket`, `NoSuchKey`, `NoSuchVersion`, `AccessDenied`, `PreconditionFailed`.
 pub async fn find_source(services: &Services, request: &Request) -> Result<Source, S3Error> {
     let name = SourceName::parse(&request.headers)?;
-    let bucket = authorize_bucket(services, request, &name.bucket, Right::Read).await?;
-    check_owner(request, &bucket, "x-amz-source-expected-bucket-owner")?;
+    let read = if name.version_id.is_some() { actions::GET_OBJECT_VERSION } else { actions::GET_OBJECT };
+    let target = authorize(services, request, name.bucket.clone(), name.key.clone(), &[read]).await?;
+    check_owner(request, &target, "x-amz-source-expected-bucket-owner")?;
     name.check_version()?;
-    let bucket = bucket.as_ref();
+    let bucket = target.bucket_ref();
     let subject = Subject { bucket: &name.bucket, key: &name.key, ..Subject::default() };
     let found = services.objects.get(&bucket, &name.key, request.stream_context()).await.map_err(|error| subject.error(error))?;
-    let found = found.ok_or_else(|| S3Error::no_such_key(&name.key))?;
+    let found = found.ok_or_else(|| target.no_such_key(request))?;
+    target.check_judged(&found)?;
     let stored = Validators { etag: &found.meta.etag, last_modified_ms: found.meta.modified_ms };
     ReadConditions::of_copy_source(&request.headers).check_copy_source(stored, request.now_ms)?;
-    Ok(Source { found, bucket, name })
+    Ok(Source { found, bucket, name, target })
 }
 
 /// Where the copy's metadata comes from.
@@ -120,10 +134,11 @@ fn directive(request: &Request, header: &'static str, message: &'static str) -> 
 pub async fn copy_object(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
     let metadata = directive(request, "x-amz-metadata-directive", "Unknown metadata directive.")?;
-    directive(request, "x-amz-tagging-directive", "Unknown tagging directive.")?;
+    let tagging = directive(request, "x-amz-tagging-directive", "Unknown tagging directive.")?;
     let algorithm = request.header("x-amz-checksum-algorithm")?.map(ChecksumAlgorithm::from_name).transpose()?;
     let condition = write_condition(ParsedCondition::parse(&request.headers)?);
-    let own = headers::object_headers(&request.headers)?;
+    let mut own = headers::object_headers(&request.headers)?;
+    add_labels(services, target, request, &mut own).await?;
     let source = find_source(services, request).await?;
     refuse_idle_copy(target, request, &source, metadata)?;
     if COPY_SOURCE_MAX_BYTES < source.found.meta.size_bytes {
@@ -131,11 +146,14 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
             format!("The specified copy source is larger than the maximum allowable size for a copy source: {COPY_SOURCE_MAX_BYTES}");
         return Err(S3Error::invalid_request(message));
     }
+    if tagging == Directive::Copy {
+        own.tags = source.tags(request)?;
+    }
     let copied = match metadata {
         Directive::Replace => own,
         Directive::Copy => {
-            let ObjectHeaders { storage_class, website_redirect, lock, .. } = own;
-            ObjectHeaders { storage_class, website_redirect, lock, ..source.found.meta.headers.clone() }
+            let found = &source.found.meta.headers;
+            ObjectHeaders { standard: found.standard.clone(), user: found.user.clone(), ..own }
         }
     };
     precheck(services, target, request, &condition).await?;

@@ -15,11 +15,13 @@ use garage_model::{
     ModelError,
     error::ClientError,
     objects::{DeleteOutcome, KeyToDelete, WriteCondition},
+    policy::actions::{self, Action},
 };
 use http::{HeaderName, Response, StatusCode};
 
 use crate::{
     answer,
+    authorize::allow_each,
     error::Subject,
     get::{invalid_version_id, looks_like_version_id},
     headers,
@@ -80,12 +82,26 @@ pub async fn delete_objects(
     }
     let document = parse(&body.read_with_integrity(LONG_XML_MAX_BYTES).await?, &["Delete"])?;
     let quiet = document.value_of("Quiet").is_some_and(|quiet| quiet.eq_ignore_ascii_case("true"));
-    let named = document.children_named("Object").map(read_object).collect::<Result<Vec<Named>, S3Error>>()?;
+    let mut named = document.children_named("Object").map(read_object).collect::<Result<Vec<Named>, S3Error>>()?;
     if named.is_empty() || DELETE_KEYS_MAX < named.len() {
         return Err(malformed());
     }
+    refuse_forbidden(services, target, request, &mut named).await?;
     let outcomes = delete_named(services, target, request, &named).await;
     Ok(answer::xml(render(target, &named, &outcomes, quiet)))
+}
+
+/// Each key is allowed or refused by itself.
+async fn refuse_forbidden(services: &Services, target: &Target, request: &Request, named: &mut [Named]) -> Result<(), S3Error> {
+    let action = |named: &Named| if named.version_id.is_some() { actions::DELETE_OBJECT_VERSION } else { actions::DELETE_OBJECT };
+    let asked: Vec<(&str, Action)> = named.iter().map(|named| (named.key.as_str(), action(named))).collect();
+    let allowed = allow_each(services, target, request, &asked).await?;
+    for (named, allowed) in named.iter_mut().zip(allowed) {
+        if !allowed && named.verdict.is_ok() {
+            named.verdict = Err(S3Error::access_denied());
+        }
+    }
+    Ok(())
 }
 
 fn read_object(element: &Element) -> Result<Named, S3Error> {

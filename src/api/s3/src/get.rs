@@ -13,6 +13,7 @@ use garage_api_common::{
 };
 use garage_model::{
     objects::FoundObject,
+    policy::actions,
     rows::{checksum::StoredChecksum, object::ObjectMeta, part::PART_NUMBER_MAX},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -58,7 +59,9 @@ pub async fn find(services: &Services, target: &Target, request: &Request, conte
         true => services.objects.get(&bucket, &target.key, context).await,
         false => services.objects.head(&bucket, &target.key, context).await,
     };
-    found.map_err(|error| target.subject().error(error))?.ok_or_else(|| S3Error::no_such_key(&target.key))
+    let found = found.map_err(|error| target.subject().error(error))?.ok_or_else(|| target.no_such_key(request))?;
+    target.check_judged(&found)?;
+    Ok(found)
 }
 
 /// Every object here has the version id `null`.
@@ -115,6 +118,9 @@ async fn select(services: &Services, target: &Target, request: &Request, content
     };
     let mut response = answer::empty(if selection.partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
     write_headers(response.headers_mut(), request, meta, &selection)?;
+    if !meta.headers.tags.is_empty() && target.may(request, actions::GET_OBJECT_TAGGING, Some(&found)) {
+        response.headers_mut().insert("x-amz-tagging-count", HeaderValue::from(meta.headers.tags.len()));
+    }
     Ok(Selected::Bytes(Box::new(found), selection, response))
 }
 
@@ -177,6 +183,10 @@ fn write_headers(out: &mut HeaderMap, request: &Request, meta: &ObjectMeta, sele
     headers::write_object_headers(meta, out);
     for (parameter, name) in OVERRIDES {
         if let Some(value) = request.query.get(parameter) {
+            if request.key.is_none() {
+                let message = "Request specific response headers cannot be used for anonymous GET requests.";
+                return Err(S3Error::invalid_request(message));
+            }
             let value = HeaderValue::from_bytes(value.as_bytes());
             out.insert(name, value.map_err(|_| S3Error::invalid_argument("The value can't stand in a header", parameter, ""))?);
         }

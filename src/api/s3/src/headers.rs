@@ -18,17 +18,6 @@ const STANDARD_HEADERS: [HeaderName; 5] =
     [header::CACHE_CONTROL, header::CONTENT_DISPOSITION, header::CONTENT_LANGUAGE, header::CONTENT_TYPE, header::EXPIRES];
 /// Storage classes that are kept as a label: all of them are stored alike.
 const LABELS: [&str; 5] = ["REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"];
-const CANNED_ACLS: [&str; 8] = [
-    "private",
-    "public-read",
-    "public-read-write",
-    "authenticated-read",
-    "aws-exec-read",
-    "bucket-owner-read",
-    "bucket-owner-full-control",
-    "log-delivery-write",
-];
-
 /// A header's value as text; `None` when it is absent. Errors: 400 `InvalidArgument` for what is not text.
 pub fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, S3Error> {
     let Some(value) = headers.get(name) else { return Ok(None) };
@@ -45,7 +34,7 @@ pub fn object_headers(headers: &HeaderMap) -> Result<ObjectHeaders, S3Error> {
         user: user_metadata(headers)?,
         storage_class: storage_class(headers)?,
         website_redirect: website_redirect(headers)?,
-        lock: ObjectLock::default(),
+        ..ObjectHeaders::default()
     })
 }
 
@@ -102,7 +91,7 @@ fn website_redirect(headers: &HeaderMap) -> Result<Option<String>, S3Error> {
     Err(S3Error::of(ErrorCode::InvalidRedirectLocation))
 }
 
-/// Refuses what a write of an object asks for and this server has not: encryption, locks, tags, and ACLs that would grant something.
+/// Refuses what a write of an object asks for and this server has not: encryption and locks.
 pub fn refuse_on_write(headers: &HeaderMap) -> Result<(), S3Error> {
     const EXACT: [&str; 5] = [
         "x-amz-write-offset-bytes",
@@ -117,11 +106,19 @@ pub fn refuse_on_write(headers: &HeaderMap) -> Result<(), S3Error> {
             return Err(S3Error::not_implemented(name));
         }
     }
-    refuse_encryption(headers)?;
+    refuse_encryption(headers)
+}
+
+/// Refuses what belongs to the beginning of an upload on its later calls: tags, and lists that would grant something.
+pub fn refuse_labels(headers: &HeaderMap) -> Result<(), S3Error> {
     if text(headers, "x-amz-tagging")?.is_some_and(|tags| !tags.is_empty()) {
-        return Err(S3Error::not_implemented("x-amz-tagging"));
+        return Err(S3Error::invalid_argument("Tags are given when an upload is created", "x-amz-tagging", ""));
     }
-    check_acl(headers, ErrorCode::AccessControlListNotSupported)
+    let acl = text(headers, "x-amz-acl")?.filter(|acl| !["private", "bucket-owner-full-control"].contains(acl));
+    match acl {
+        Some(acl) => Err(S3Error::invalid_argument("An ACL is given when an upload is created", "x-amz-acl", acl)),
+        None => Ok(()),
+    }
 }
 
 fn refuse_encryption(headers: &HeaderMap) -> Result<(), S3Error> {
@@ -133,18 +130,6 @@ fn refuse_encryption(headers: &HeaderMap) -> Result<(), S3Error> {
     }
     let asked = headers.keys().map(HeaderName::as_str).find(|name| name.starts_with(NAME));
     asked.map_or(Ok(()), |name| Err(S3Error::not_implemented(name)))
-}
-
-/// ACLs are those of BucketOwnerEnforced: only what grants nothing passes; `refusal` is the code for what would grant.
-pub fn check_acl(headers: &HeaderMap, refusal: ErrorCode) -> Result<(), S3Error> {
-    if headers.keys().any(|name| name.as_str().starts_with("x-amz-grant-")) {
-        return Err(S3Error::of(refusal));
-    }
-    match text(headers, "x-amz-acl")? {
-        None | Some("private" | "bucket-owner-full-control") => Ok(()),
-        Some(known) if CANNED_ACLS.contains(&known) => Err(S3Error::of(refusal)),
-        Some(other) => Err(S3Error::invalid_argument("The canned ACL is not known", "x-amz-acl", other)),
-    }
 }
 
 /// Refuses encryption headers on a read: nothing stored here is encrypted by a client's key.
@@ -168,7 +153,7 @@ mod tests {
     use garage_model::rows::object::ObjectMeta;
     use http::{HeaderMap, HeaderName, HeaderValue};
 
-    use super::{check_acl, object_headers, refuse_on_read, refuse_on_write, write_object_headers};
+    use super::{object_headers, refuse_labels, refuse_on_read, refuse_on_write, write_object_headers};
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let pair =
@@ -234,7 +219,6 @@ mod tests {
             "x-amz-server-side-encryption-aws-kms-key-id",
             "x-amz-object-lock-mode",
             "x-amz-object-lock-legal-hold",
-            "x-amz-tagging",
             "x-amz-write-offset-bytes",
             "x-amz-copy-source-server-side-encryption-customer-key",
         ] {
@@ -242,11 +226,10 @@ mod tests {
         }
         assert_eq!(code("x-amz-server-side-encryption", "AES256"), Err(ErrorCode::NotImplemented));
         assert_eq!(code("x-amz-server-side-encryption", "ROT13"), Err(ErrorCode::InvalidArgument));
-        assert_eq!(code("x-amz-acl", "public-read"), Err(ErrorCode::AccessControlListNotSupported));
-        assert_eq!(code("x-amz-grant-read", "id=x"), Err(ErrorCode::AccessControlListNotSupported));
-        assert_eq!(code("x-amz-acl", "nonsense"), Err(ErrorCode::InvalidArgument));
-        assert_eq!(code("x-amz-acl", "private"), Ok(()));
-        assert!(check_acl(&headers(&[("x-amz-acl", "bucket-owner-full-control")]), ErrorCode::AccessDenied).is_ok());
+        let label = |name: &str, value: &str| refuse_labels(&headers(&[(name, value)])).map_err(|error| error.code);
+        assert_eq!(label("x-amz-acl", "public-read"), Err(ErrorCode::InvalidArgument));
+        assert_eq!(label("x-amz-tagging", "a=b"), Err(ErrorCode::InvalidArgument));
+        assert_eq!(label("x-amz-acl", "private"), Ok(()));
         let read = |name: &str| refuse_on_read(&headers(&[(name, "x")])).unwrap_err().code;
         assert_eq!(read("x-amz-server-side-encryption"), ErrorCode::InvalidArgument);
         assert_eq!(read("x-amz-server-side-encryption-customer-key"), ErrorCode::InvalidRequest);

@@ -6,8 +6,10 @@
 //!
 //! Order of checks: parse, authenticate, bucket exists, authorize, arguments, preconditions, body.
 
+mod acl;
 pub mod api;
 mod attributes;
+mod authorize;
 mod buckets;
 mod content;
 mod copy;
@@ -15,15 +17,19 @@ pub mod cors;
 mod delete;
 mod get;
 mod headers;
+mod labels;
 pub mod limits;
 mod list;
 mod multipart;
 mod multipart_list;
+mod policy;
 mod put;
 mod request;
 pub mod router;
 pub mod selectors;
 mod settings;
+mod tagging;
+mod website;
 
 pub use api::{S3Api, S3Options};
 use garage_api_common::{answer, failure as error, stored_checksum as checksums};

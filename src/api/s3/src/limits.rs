@@ -24,3 +24,19 @@ pub const COPY_SOURCE_MAX_BYTES: u64 = 5 << 30;
 pub const CORS_MAX_BYTES: usize = 64 << 10;
 /// Bytes of an ACL document; longer is `MalformedXML`.
 pub const ACL_MAX_BYTES: usize = 64 << 10;
+/// Tags of an object. More: 400 `BadRequest`. Source: AWS S3 User Guide, "Categorizing your storage using tags".
+pub const OBJECT_TAGS_MAX: usize = 10;
+/// Tags of a bucket. More: 400 `BadRequest`.
+pub const BUCKET_TAGS_MAX: usize = 50;
+/// Characters of a tag's key. More: 400 `InvalidTag`.
+pub const TAG_KEY_MAX_CHARS: usize = 128;
+/// Characters of a tag's value. More: 400 `InvalidTag`.
+pub const TAG_VALUE_MAX_CHARS: usize = 256;
+/// Bytes of a tagging document. More: 400 `MaxMessageLengthExceeded`.
+pub const TAGGING_MAX_BYTES: usize = 128 << 10;
+/// Bytes of a website document. More: 400 `MaxMessageLengthExceeded`.
+pub const WEBSITE_MAX_BYTES: usize = 128 << 10;
+/// Routing rules of a website document. More: 400 `InvalidRequest`. Source: AWS S3 User Guide, "Configuring a webpage redirect".
+pub const WEBSITE_RULES_MAX: usize = 50;
+/// Objects looked at together where a request on many keys depends on their tags.
+pub const LOOKS_AT_ONCE: usize = 16;

@@ -27,6 +27,7 @@ use crate::{
     copy::{Copied, find_source, render},
     error::{Subject, too_large},
     headers,
+    labels::add_labels,
     limits::LONG_XML_MAX_BYTES,
     list::Encoding,
     request::{IncomingBody, Request, Services, Target, write_condition},
@@ -63,12 +64,13 @@ impl<'a> NamedUpload<'a> {
 /// POST of a new upload.
 pub async fn create(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
-    let stored_headers = headers::object_headers(&request.headers)?;
+    let mut stored_headers = headers::object_headers(&request.headers)?;
+    add_labels(services, target, request, &mut stored_headers).await?;
     let asked = asked_checksum(request)?;
     let (algorithm, kind) = asked.unwrap_or((checksums::DEFAULT, ChecksumType::FullObject));
     let new = NewUpload {
         headers: stored_headers,
-        initiator: request.key.id.clone(),
+        initiator: request.sender_id().to_owned(),
         checksum: Some((checksums::to_model(algorithm), checksums::kind_to_model(kind))),
         checksum_explicit: asked.is_some(),
     };
@@ -105,6 +107,7 @@ fn asked_checksum(request: &Request) -> Result<Option<(ChecksumAlgorithm, Checks
 /// PUT of a part.
 pub async fn upload_part(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
+    headers::refuse_labels(&request.headers)?;
     let part_number = part_number(request)?;
     let upload = NamedUpload::of(request)?;
     let spec = body.spec()?;
@@ -152,6 +155,7 @@ fn invalid_part_number(text: &str) -> S3Error {
 /// PUT of a part with the content of an object, or of a range of it.
 pub async fn upload_part_copy(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
+    headers::refuse_labels(&request.headers)?;
     let part_number = part_number(request)?;
     let upload = NamedUpload::of(request)?;
     let source = find_source(services, request).await?;
@@ -179,6 +183,7 @@ pub async fn upload_part_copy(services: &Services, target: &Target, request: &Re
 /// POST of the list of parts that make up the object.
 pub async fn complete(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
+    headers::refuse_labels(&request.headers)?;
     let upload = NamedUpload::of(request)?;
     let condition = write_condition(ParsedCondition::parse(&request.headers)?);
     let size_bytes = object_size(request)?;

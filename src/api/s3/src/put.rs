@@ -11,13 +11,15 @@ use crate::{
     content::VerifiedContent,
     error::too_large,
     headers,
+    labels::add_labels,
     request::{IncomingBody, Request, Services, Target, write_condition},
 };
 
 /// PUT of an object.
 pub async fn put_object(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
-    let stored_headers = headers::object_headers(&request.headers)?;
+    let mut stored_headers = headers::object_headers(&request.headers)?;
+    add_labels(services, target, request, &mut stored_headers).await?;
     let condition = write_condition(ParsedCondition::parse(&request.headers)?);
     let spec = body.spec()?;
     let size_bytes = spec.required_length_bytes()?;

@@ -7,18 +7,21 @@ use garage_api_common::{
     S3Error,
     checksum::ChecksumAlgorithm,
     conditions,
-    http::RequestBody,
+    http::{Peer, RequestBody},
     payload::{BodySpec, VerifiedBody},
     query::Query,
-    sigv4::PayloadMode,
+    sigv4::{AuthForm, PayloadMode},
 };
 use garage_model::{
     RequestContext,
     access::{AccessControl, BucketView},
+    acl::ANONYMOUS_ID,
+    judge::Judge,
     keys::AccessKey,
     objects::{BucketRef, Objects, WriteCondition},
     uploads::Uploads,
 };
+use garage_rpc::register::WriteId;
 use garage_util::runtime::Runtime;
 use http::HeaderMap;
 use tokio::time::Instant;
@@ -44,7 +47,9 @@ pub struct Request {
     /// With those that a presigner moved into the query.
     pub headers: HeaderMap,
     pub query: Query,
-    pub key: AccessKey,
+    /// The key that signed it; `None`: nobody did.
+    pub key: Option<AccessKey>,
+    pub sender: Sender,
     pub trace: u64,
     pub now_ms: u64,
     /// The client waits for `100 Continue`: refuse what can be refused before its body is asked for.
@@ -53,7 +58,26 @@ pub struct Request {
     pub base_url: String,
 }
 
+/// Where a request came from, and how it proved it.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    pub peer: Peer,
+    /// Whether nobody on the way could read it.
+    pub is_encrypted: bool,
+    pub form: AuthForm,
+    /// In milliseconds since 1970.
+    pub signed_at_ms: Option<u64>,
+}
+
 impl Request {
+    /// The key that signed it. Errors: 403 `AccessDenied` for what is never anonymous.
+    pub fn signer(&self) -> Result<&AccessKey, S3Error> {
+        self.key.as_ref().ok_or_else(S3Error::access_denied)
+    }
+    /// The id of the key that signed it, or the one that S3 shows for nobody.
+    pub fn sender_id(&self) -> &str {
+        self.key.as_ref().map_or(ANONYMOUS_ID, |key| &key.id)
+    }
     /// For requests that stream no body.
     pub fn context(&self) -> RequestContext {
         RequestContext { deadline: Instant::now() + REQUEST_TIMEOUT, trace: self.trace }
@@ -111,6 +135,10 @@ pub struct Target {
     pub bucket_name: String,
     pub bucket: BucketView,
     pub key: String,
+    /// Decides about what else the caller may do here.
+    pub judge: Judge,
+    /// If the verdict depended on the object: the version that was looked at, `None` for none.
+    pub judged: Option<Option<WriteId>>,
 }
 
 impl Target {

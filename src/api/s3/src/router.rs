@@ -63,6 +63,7 @@ pub enum ObjectOperation {
     GetObjectAcl,
     PutObjectAcl,
     GetObjectTagging,
+    PutObjectTagging,
     DeleteObjectTagging,
     GetObjectLockState,
 }
@@ -226,6 +227,7 @@ fn route_object_selector(name: &str, method: &Method, query: &Query, headers: &H
         ("acl", "GET") => ObjectOperation::GetObjectAcl,
         ("acl", _) => ObjectOperation::PutObjectAcl,
         ("tagging", "GET") => ObjectOperation::GetObjectTagging,
+        ("tagging", "PUT") => ObjectOperation::PutObjectTagging,
         ("tagging", "DELETE") => ObjectOperation::DeleteObjectTagging,
         ("retention" | "legal-hold", "GET") => ObjectOperation::GetObjectLockState,
         ("attributes", _) => ObjectOperation::GetObjectAttributes,

@@ -25,6 +25,7 @@ pub use versions::{Governance, Version};
 
 use crate::{
     error::{ClientError, ModelError},
+    judge::ObjectAccess,
     rows::{
         BucketId,
         bucket::{BucketRow, LockSettings, Quotas, Versioning},
@@ -111,6 +112,14 @@ pub struct FoundObject {
     pub(crate) group: Group,
     /// The beginning of its payload, if it came with the row.
     pub(crate) first: Option<PayloadChunk>,
+}
+
+impl FoundObject {
+    /// What verdicts on requests depend upon.
+    pub fn access(&self) -> ObjectAccess {
+        let headers = &self.meta.headers;
+        ObjectAccess { owner: headers.owner.clone(), acl: headers.acl.clone(), tags: headers.tags.clone() }
+    }
 }
 
 /// Objects of all buckets. Cheap to clone.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BucketId,
+    access::{AccessSettings, BucketEncryption, Tag},
     lifecycle::LifecycleRule,
     object::RetentionMode,
     rules::{CorsRule, RoutingRule},
@@ -48,6 +49,42 @@ pub struct BucketRow {
     /// What happens to objects by their age.
     #[serde(default)]
     pub lifecycle: Vec<LifecycleRule>,
+    /// Policy, lists, public access block.
+    #[serde(default)]
+    pub access: AccessSettings,
+    /// Tags of the bucket, for its owner's use; none: no tag set.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    /// What new objects are encrypted with; `None`: never set.
+    #[serde(default)]
+    pub encryption: Option<BucketEncryption>,
+}
+
+impl BucketRow {
+    /// A live bucket without names, rights or settings.
+    pub fn new(created_ms: u64, shard_count: u16) -> BucketRow {
+        BucketRow {
+            created_ms,
+            state: BucketState::Live,
+            shards: ShardCount { current: shard_count, target: shard_count },
+            global_aliases: BTreeSet::new(),
+            local_aliases: BTreeMap::new(),
+            permissions: BTreeMap::new(),
+            quotas: Quotas::default(),
+            website: None,
+            cors: Vec::new(),
+            versioning: Versioning::default(),
+            object_lock: None,
+            lifecycle: Vec::new(),
+            access: AccessSettings::default(),
+            tags: Vec::new(),
+            encryption: None,
+        }
+    }
+    /// The key that stands for the bucket's owner: the first of those that own it.
+    pub fn owner_id(&self) -> Option<&str> {
+        self.permissions.iter().find(|(_, permissions)| permissions.owner).map(|(id, _)| id.as_str())
+    }
 }
 
 /// Whether overwritten and deleted objects stay as older versions.
@@ -161,7 +198,7 @@ pub struct Quotas {
 }
 
 /// Website settings.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Website {
     /// Appended to keys that end in a slash.
     pub index_document: String,
@@ -170,6 +207,9 @@ pub struct Website {
     /// Redirects; the first rule that matches counts.
     #[serde(default)]
     pub routing_rules: Vec<RoutingRule>,
+    /// Its one rule leads every request elsewhere (`RedirectAllRequestsTo`).
+    #[serde(default)]
+    pub redirect_all: bool,
 }
 
 /// A global name. A register row of the control tables, under the name; a name that was taken back leads nowhere.

@@ -1,5 +1,6 @@
 //! The rows of every table and their stored forms. A field added later gets a serde default; a field is never reused.
 
+pub mod access;
 pub mod bucket;
 pub mod checksum;
 pub mod key;

@@ -9,7 +9,8 @@ use garage_table::key::{push_escaped, split_escaped};
 use garage_util::encoding::Stored;
 use serde::{Deserialize, Serialize};
 
-use super::checksum::StoredChecksum;
+use super::{access::Tag, checksum::StoredChecksum};
+use crate::acl::Acl;
 
 /// Bytes of an object key at the most; AWS S3 User Guide, "Naming objects".
 pub const OBJECT_KEY_MAX_BYTES: usize = 1024;
@@ -193,6 +194,15 @@ pub struct ObjectHeaders {
     /// What keeps the version from being deleted.
     #[serde(default)]
     pub lock: ObjectLock,
+    /// In the order in which they were given.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    /// The access key that owns it; `None`: the bucket's owner does.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// Its access control list; `None`: none was ever set.
+    #[serde(default)]
+    pub acl: Option<Acl>,
 }
 
 /// What LIST shows of the newest live version of a key; kept in the local index.

@@ -214,7 +214,7 @@ fn read_website(update: WebsiteUpdate) -> Result<WebsiteChange, AdminError> {
     }
     let sets_rules = update.routing_rules.is_some();
     let routing_rules = rules::read_routing(update.routing_rules.unwrap_or_default())?;
-    let website = Website { index_document, error_document: update.error_document, routing_rules };
+    let website = Website { index_document, error_document: update.error_document, routing_rules, redirect_all: false };
     Ok(WebsiteChange { website: Some(website), sets_rules })
 }
 

@@ -1,5 +1,7 @@
 //! The S3 interface over HTTP, against one node whose metadata are in memory.
 
+mod access;
+mod any_node;
 mod buckets;
 mod client;
 mod copies;
