@@ -158,6 +158,9 @@ pub enum ClientError {
     /// The whole object's checksum or size is not what the client says.
     #[error("{0}")]
     BadDigest(String),
+    /// The object is encrypted under a client's key, which the request did not bring.
+    #[error("the object is encrypted under a key that only its owner has")]
+    KeyNeeded,
     /// An argument without meaning here.
     #[error("{0}")]
     Invalid(String),

@@ -8,6 +8,7 @@ pub mod access;
 pub mod acl;
 pub mod body;
 pub mod buckets;
+pub mod encryption;
 pub mod error;
 pub mod index;
 pub mod judge;

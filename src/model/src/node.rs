@@ -26,6 +26,7 @@ use garage_util::{config::ConsistencyMode, disk::Disk, runtime::Runtime};
 use crate::{
     access::AccessControl,
     buckets::Buckets,
+    encryption::EncryptionKeys,
     keys::Keys,
     objects::Objects,
     schema::{CONTROL_TABLES, schemas},
@@ -154,7 +155,8 @@ impl PreparedNode {
         let control = Control::start(tables.clone(), mirror.clone());
         let service = BlockService::new(runtime.clone(), block_store, References::new(store.clone(), runtime.clone()));
         let blocks = BlockManager::new(runtime.clone(), Arc::new(handle.clone()), service, options.blocks);
-        let objects = Objects::new(tables, blocks.clone(), options.inline_max_bytes);
+        let encryption = EncryptionKeys::new(runtime.clone(), &options.secret, &options.former_secrets);
+        let objects = Objects::new(tables, blocks.clone(), options.inline_max_bytes, encryption);
         let keys = Keys::new(control.clone(), Sealer::new(&options.secret, &options.former_secrets), runtime.clone());
         let buckets = Buckets::new(control.clone(), objects.clone(), keys.clone(), runtime, options.allow_punycode);
         let access = AccessControl::new(keys, buckets);

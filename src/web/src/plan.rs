@@ -162,7 +162,7 @@ mod tests {
     use super::{IfMissing, Plan, decode_path, plan};
 
     fn site(rules: Vec<RoutingRule>) -> Website {
-        Website { index_document: "index.html".into(), error_document: None, routing_rules: rules }
+        Website { index_document: "index.html".into(), error_document: None, routing_rules: rules, redirect_all: false }
     }
     fn rule(prefix: Option<&str>, only_missing: bool, replacement: Replacement, status: u16) -> RoutingRule {
         let redirect = Redirect { replacement, status, ..Redirect::default() };

@@ -87,6 +87,9 @@ impl Subject<'_> {
             ClientError::TooLarge { size_bytes, max_bytes } => too_large(size_bytes, max_bytes),
             ClientError::BadChecksum(message) => S3Error::invalid_request(message),
             ClientError::BadDigest(message) => S3Error::new(ErrorCode::BadDigest, message),
+            ClientError::KeyNeeded => S3Error::invalid_request(
+                "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve the object.",
+            ),
             ClientError::Invalid(message) => S3Error::invalid_request(message),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use futures::future::BoxFuture;
 use garage_api_common::{
     ErrorCode, S3Error,
-    http::{Body, HttpService, Peer, RequestBody, RequestContext as HttpContext},
+    http::{Body, HttpService, RequestBody, RequestContext as HttpContext},
     query::Query,
     request::{Address, AddressStyle, host_of},
     sigv4::{self, AuthForm, KeySecret, RequestView, SecretLookup, SignatureSettings},
@@ -63,7 +63,7 @@ impl S3Api {
         let cross = CrossOrigin::of(&parts, address.as_ref().ok());
         let caller = OnceLock::new();
         let outcome = match address {
-            Ok(address) => self.handle(parts, address, body, context.peer, &caller).await,
+            Ok(address) => self.handle(parts, address, body, &context, &caller).await,
             Err(error) => Err(error),
         };
         let mut response = outcome.unwrap_or_else(|error| error.to_response(&method, &context.ids));
@@ -83,7 +83,7 @@ impl S3Api {
         parts: Parts,
         address: Address,
         stream: RequestBody,
-        peer: Peer,
+        context: &HttpContext,
         caller: &OnceLock<AccessKey>,
     ) -> Result<Response<Body>, S3Error> {
         let query = Query::parse(parts.uri.query().unwrap_or_default())?;
@@ -100,7 +100,8 @@ impl S3Api {
         let operation = operation?;
         let key = lookup.found.into_inner().filter(|_| authenticated.form != AuthForm::Anonymous);
         let key = key.map(|key| caller.get_or_init(|| key).clone());
-        let sender = Sender { peer, is_encrypted: false, form: authenticated.form, signed_at_ms: authenticated.signed_at_ms };
+        let (form, signed_at_ms) = (authenticated.form, authenticated.signed_at_ms);
+        let sender = Sender { peer: context.peer, is_encrypted: context.secure, form, signed_at_ms };
         let body =
             IncomingBody { stream, headers: parts.headers.clone(), mode: authenticated.payload, runtime: self.services.runtime.clone() };
         let client_waits = parts.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));

@@ -13,7 +13,7 @@ use garage_model::rows::{object::ObjectMeta, payload::PartRef};
 use http::{Response, StatusCode, header};
 
 use crate::{
-    answer, checksums, get, headers,
+    answer, checksums, encryption, get, headers,
     limits::PAGE_MAX,
     request::{Request, Services, Target},
 };
@@ -25,7 +25,8 @@ pub async fn get_attributes(services: &Services, target: &Target, request: &Requ
     headers::refuse_on_read(&request.headers)?;
     let wanted = wanted(request)?;
     let wants = |name: &str| wanted.iter().any(|wanted| wanted == name);
-    let found = get::find(services, target, request, wants("ObjectParts")).await?;
+    let mut found = get::find(services, target, request, wants("ObjectParts")).await?;
+    encryption::open_object(services, request, &mut found, encryption::OWN_KEY)?;
     let meta = &found.meta;
     let stored = Validators { etag: &meta.etag, last_modified_ms: meta.modified_ms };
     match ReadConditions::of_read(&request.headers).evaluate(stored, request.now_ms) {

@@ -12,7 +12,7 @@ use garage_api_common::{
 };
 use garage_model::{
     body::BodyDigests,
-    objects::{BucketRef, CopySource, FoundObject, StoredObject},
+    objects::{BucketRef, CopySource, FoundObject, StoredObject, WriteCondition},
     policy::actions,
     rows::{
         access::Tag,
@@ -28,6 +28,7 @@ use crate::{
     authorize::{authorize, check_owner},
     checksums,
     content::VerifiedContent,
+    encryption,
     error::Subject,
     get::{invalid_version_id, looks_like_version_id},
     headers,
@@ -90,6 +91,11 @@ pub struct Source {
 }
 
 impl Source {
+    /// The algorithm of a copy's checksum: as wanted, else as the source's.
+    fn algorithm(&self, wanted: Option<ChecksumAlgorithm>) -> ChecksumAlgorithm {
+        let held = self.found.meta.checksum.as_ref();
+        wanted.or_else(|| held.map(|held| checksums::to_api(held.algorithm))).unwrap_or(checksums::DEFAULT)
+    }
     /// The tags that a copy takes along. Errors: 403 `AccessDenied` when the caller may not read them.
     fn tags(&self, request: &Request) -> Result<Vec<Tag>, S3Error> {
         let tags = &self.found.meta.headers.tags;
@@ -108,8 +114,9 @@ pub async fn find_source(services: &Services, request: &Request) -> Result<Sourc
     let bucket = target.bucket_ref();
     let subject = Subject { bucket: &name.bucket, key: &name.key, ..Subject::default() };
     let found = services.objects.get(&bucket, &name.key, request.stream_context()).await.map_err(|error| subject.error(error))?;
-    let found = found.ok_or_else(|| target.no_such_key(request))?;
+    let mut found = found.ok_or_else(|| target.no_such_key(request))?;
     target.check_judged(&found)?;
+    encryption::open_object(services, request, &mut found, encryption::SOURCE_KEY)?;
     let stored = Validators { etag: &found.meta.etag, last_modified_ms: found.meta.modified_ms };
     ReadConditions::of_copy_source(&request.headers).check_copy_source(stored, request.now_ms)?;
     Ok(Source { found, bucket, name, target })
@@ -157,18 +164,43 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
         }
     };
     precheck(services, target, request, &condition).await?;
-    let recomputed = recompute(services, target, request, &source, algorithm).await?;
-    let (bucket, subject) = (target.bucket_ref(), target.write_subject(&condition));
-    let found = CopySource { found: &source.found };
-    let context = request.stream_context();
-    let copy = services.objects.copy_recomputed(found, recomputed, &bucket, &target.key, copied, &condition, context);
-    let stored = copy.await.map_err(|error| subject.error(error))?;
-    Ok(answer::xml(render("CopyObjectResult", &stored.into())))
+    let encryption = copied.encryption.clone();
+    let stored = if encryption.is_some() || source.found.meta.headers.encryption.is_some() {
+        write_anew(services, target, request, &source, algorithm, copied, &condition).await?
+    } else {
+        let recomputed = recompute(services, target, request, &source, algorithm).await?;
+        let (bucket, context) = (target.bucket_ref(), request.stream_context());
+        let found = CopySource { found: &source.found };
+        let copy = services.objects.copy_recomputed(found, recomputed, &bucket, &target.key, copied, &condition, context);
+        copy.await.map_err(|error| target.write_subject(&condition).error(error))?
+    };
+    let mut response = answer::xml(render("CopyObjectResult", &stored.into()));
+    encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
+    Ok(response)
+}
+
+/// Copies by reading and writing: what is encrypted opens only in its own place.
+async fn write_anew(
+    services: &Services,
+    target: &Target,
+    request: &Request,
+    source: &Source,
+    wanted: Option<ChecksumAlgorithm>,
+    copied: ObjectHeaders,
+    condition: &WriteCondition,
+) -> Result<StoredObject, S3Error> {
+    let size_bytes = source.found.meta.size_bytes;
+    let (bucket, context) = (target.bucket_ref(), request.stream_context());
+    let content = services.objects.read_as_body(&source.found, 0..size_bytes, context);
+    let content = VerifiedContent::of_copy(&services.runtime, content, size_bytes, source.algorithm(wanted), ChecksumKind::FullObject)?;
+    let put = services.objects.put(&bucket, &target.key, copied, Box::new(content), condition, context);
+    put.await.map_err(|error| target.write_subject(condition).error(error))
 }
 
 /// A copy of an object onto itself must change something.
 fn refuse_idle_copy(target: &Target, request: &Request, source: &Source, metadata: Directive) -> Result<(), S3Error> {
-    let changes = ["x-amz-storage-class", "x-amz-website-redirect-location"].iter().any(|name| request.headers.contains_key(*name));
+    let names = ["x-amz-storage-class", "x-amz-website-redirect-location", "x-amz-server-side-encryption"];
+    let changes = request.headers.keys().any(|name| names.contains(&name.as_str()) || name.as_str().starts_with(encryption::OWN_KEY));
     let onto_itself = source.bucket.id == target.bucket.id && source.name.key == target.key;
     if !onto_itself || metadata == Directive::Replace || changes || source.name.version_id.is_some() {
         return Ok(());
@@ -187,7 +219,7 @@ async fn recompute(
     wanted: Option<ChecksumAlgorithm>,
 ) -> Result<Option<BodyDigests>, S3Error> {
     let held = source.found.meta.checksum.as_ref();
-    let algorithm = wanted.or_else(|| held.map(|held| checksums::to_api(held.algorithm))).unwrap_or(checksums::DEFAULT);
+    let algorithm = source.algorithm(wanted);
     let is_kept = |held: &StoredChecksum| held.kind == ChecksumKind::FullObject && checksums::to_api(held.algorithm) == algorithm;
     if held.is_some_and(is_kept) {
         return Ok(None);

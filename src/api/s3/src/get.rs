@@ -19,7 +19,7 @@ use garage_model::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
-    answer, headers,
+    answer, encryption, headers,
     request::{Request, Services, Target},
 };
 
@@ -104,7 +104,8 @@ enum Selected {
 async fn select(services: &Services, target: &Target, request: &Request, content: bool) -> Result<Selected, S3Error> {
     headers::refuse_on_read(&request.headers)?;
     let part_number = part_number(request)?;
-    let found = find(services, target, request, content || part_number.is_some()).await?;
+    let mut found = find(services, target, request, content || part_number.is_some()).await?;
+    encryption::open_object(services, request, &mut found, encryption::OWN_KEY)?;
     let meta = &found.meta;
     let stored = Validators { etag: &meta.etag, last_modified_ms: meta.modified_ms };
     match ReadConditions::of_read(&request.headers).evaluate(stored, request.now_ms) {
@@ -118,6 +119,7 @@ async fn select(services: &Services, target: &Target, request: &Request, content
     };
     let mut response = answer::empty(if selection.partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
     write_headers(response.headers_mut(), request, meta, &selection)?;
+    encryption::write_headers(response.headers_mut(), request, meta.headers.encryption.as_ref());
     if !meta.headers.tags.is_empty() && target.may(request, actions::GET_OBJECT_TAGGING, Some(&found)) {
         response.headers_mut().insert("x-amz-tagging-count", HeaderValue::from(meta.headers.tags.len()));
     }

@@ -6,11 +6,14 @@
 
 pub use garage_api_common::object_headers::{put, quoted, write_object_headers};
 use garage_api_common::{ErrorCode, S3Error, payload::stored_content_encoding};
-use garage_model::rows::object::{ObjectHeaders, ObjectLock};
+use garage_model::rows::object::ObjectHeaders;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_bytes::ByteBuf;
 
-use crate::limits::{USER_METADATA_MAX_BYTES, WEBSITE_REDIRECT_MAX_BYTES};
+use crate::{
+    encryption::OWN_KEY,
+    limits::{USER_METADATA_MAX_BYTES, WEBSITE_REDIRECT_MAX_BYTES},
+};
 
 const USER_PREFIX: &str = "x-amz-meta-";
 /// Stored and returned as sent; `content-encoding` is apart, as `aws-chunked` is taken out of it.
@@ -91,7 +94,7 @@ fn website_redirect(headers: &HeaderMap) -> Result<Option<String>, S3Error> {
     Err(S3Error::of(ErrorCode::InvalidRedirectLocation))
 }
 
-/// Refuses what a write of an object asks for and this server has not: encryption and locks.
+/// Refuses what a write of an object asks for and this server has not.
 pub fn refuse_on_write(headers: &HeaderMap) -> Result<(), S3Error> {
     const EXACT: [&str; 5] = [
         "x-amz-write-offset-bytes",
@@ -100,13 +103,13 @@ pub fn refuse_on_write(headers: &HeaderMap) -> Result<(), S3Error> {
         "x-amz-if-match-last-modified-time",
         "x-amz-if-match-initiated-time",
     ];
-    const FAMILIES: [&str; 2] = ["x-amz-object-lock-", "x-amz-copy-source-server-side-encryption-"];
+    const FAMILIES: [&str; 1] = ["x-amz-object-lock-"];
     for name in headers.keys().map(HeaderName::as_str) {
         if EXACT.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family)) {
             return Err(S3Error::not_implemented(name));
         }
     }
-    refuse_encryption(headers)
+    Ok(())
 }
 
 /// Refuses what belongs to the beginning of an upload on its later calls: tags, and lists that would grant something.
@@ -121,30 +124,13 @@ pub fn refuse_labels(headers: &HeaderMap) -> Result<(), S3Error> {
     }
 }
 
-fn refuse_encryption(headers: &HeaderMap) -> Result<(), S3Error> {
-    const NAME: &str = "x-amz-server-side-encryption";
-    if let Some(value) = text(headers, NAME)?
-        && !["AES256", "aws:kms", "aws:kms:dsse", "aws:fsx"].contains(&value)
-    {
-        return Err(S3Error::invalid_argument("The encryption method specified is not supported", NAME, value));
-    }
-    let asked = headers.keys().map(HeaderName::as_str).find(|name| name.starts_with(NAME));
-    asked.map_or(Ok(()), |name| Err(S3Error::not_implemented(name)))
-}
-
-/// Refuses encryption headers on a read: nothing stored here is encrypted by a client's key.
+/// Refuses on a read, or on a part, what only a new object can be asked to be encrypted with.
 pub fn refuse_on_read(headers: &HeaderMap) -> Result<(), S3Error> {
-    for name in headers.keys().map(HeaderName::as_str) {
-        if name.starts_with("x-amz-server-side-encryption-customer-") {
-            return Err(S3Error::invalid_request(
-                "The encryption parameters are not applicable to this object: it is not encrypted with a customer key.",
-            ));
-        }
-        if name.starts_with("x-amz-server-side-encryption") {
-            return Err(S3Error::invalid_argument("x-amz-server-side-encryption header is not supported for this operation.", name, ""));
-        }
+    let is_method = |name: &&str| name.starts_with("x-amz-server-side-encryption") && !name.starts_with(OWN_KEY);
+    match headers.keys().map(HeaderName::as_str).find(is_method) {
+        Some(name) => Err(S3Error::invalid_argument("x-amz-server-side-encryption header is not supported for this operation.", name, "")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -214,25 +200,16 @@ mod tests {
     #[test]
     fn nothing_asked_for_is_ignored() {
         let code = |name: &str, value: &str| refuse_on_write(&headers(&[(name, value)])).map_err(|error| error.code);
-        for name in [
-            "x-amz-server-side-encryption-customer-algorithm",
-            "x-amz-server-side-encryption-aws-kms-key-id",
-            "x-amz-object-lock-mode",
-            "x-amz-object-lock-legal-hold",
-            "x-amz-write-offset-bytes",
-            "x-amz-copy-source-server-side-encryption-customer-key",
-        ] {
+        for name in ["x-amz-object-lock-mode", "x-amz-object-lock-legal-hold", "x-amz-write-offset-bytes"] {
             assert_eq!(code(name, "x"), Err(ErrorCode::NotImplemented), "{name}");
         }
-        assert_eq!(code("x-amz-server-side-encryption", "AES256"), Err(ErrorCode::NotImplemented));
-        assert_eq!(code("x-amz-server-side-encryption", "ROT13"), Err(ErrorCode::InvalidArgument));
         let label = |name: &str, value: &str| refuse_labels(&headers(&[(name, value)])).map_err(|error| error.code);
         assert_eq!(label("x-amz-acl", "public-read"), Err(ErrorCode::InvalidArgument));
         assert_eq!(label("x-amz-tagging", "a=b"), Err(ErrorCode::InvalidArgument));
         assert_eq!(label("x-amz-acl", "private"), Ok(()));
-        let read = |name: &str| refuse_on_read(&headers(&[(name, "x")])).unwrap_err().code;
-        assert_eq!(read("x-amz-server-side-encryption"), ErrorCode::InvalidArgument);
-        assert_eq!(read("x-amz-server-side-encryption-customer-key"), ErrorCode::InvalidRequest);
+        let read = |name: &str| refuse_on_read(&headers(&[(name, "x")])).map_err(|error| error.code);
+        assert_eq!(read("x-amz-server-side-encryption"), Err(ErrorCode::InvalidArgument));
+        assert_eq!(read("x-amz-server-side-encryption-customer-key"), Ok(()));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod content;
 mod copy;
 pub mod cors;
 mod delete;
+mod encryption;
 mod get;
 mod headers;
 mod labels;

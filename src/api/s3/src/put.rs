@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use crate::{
     answer, checksums,
     content::VerifiedContent,
+    encryption,
     error::too_large,
     headers,
     labels::add_labels,
@@ -31,11 +32,13 @@ pub async fn put_object(services: &Services, target: &Target, request: &Request,
     }
     let kept = spec.declared().algorithm().unwrap_or(checksums::DEFAULT);
     let content = VerifiedContent::new(body.open(spec.compute(kept)), kept, ChecksumKind::FullObject);
+    let encryption = stored_headers.encryption.clone();
     let (bucket, context) = (target.bucket_ref(), request.stream_context());
     let put = services.objects.put(&bucket, &target.key, stored_headers, Box::new(content), &condition, context);
     let stored = put.await.map_err(|error| target.write_subject(&condition).error(error))?;
     let mut response = answer::empty(StatusCode::OK);
     answer::add_stored(response.headers_mut(), &stored.etag, stored.checksum.as_ref(), None);
+    encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
     Ok(response)
 }
 

@@ -13,7 +13,7 @@ use garage_model::keys::AccessKey;
 use http::{Response, StatusCode};
 
 use crate::{
-    answer, cors, policy,
+    answer, cors, encryption, policy,
     request::{IncomingBody, Request, Services, Target},
     selectors::Setting,
     tagging, website,
@@ -81,7 +81,7 @@ pub fn get(target: &Target, request: &Request, setting: Setting) -> Result<Respo
         Setting::OwnershipControls => policy::get_ownership(target),
         Setting::Website => website::get(target),
         Setting::Tagging => tagging::get_of_bucket(target),
-        Setting::Encryption => missing(ErrorCode::ServerSideEncryptionConfigurationNotFoundError),
+        Setting::Encryption => encryption::get(target),
         Setting::ObjectLock => missing(ErrorCode::ObjectLockConfigurationNotFoundError),
         Setting::Replication => missing(ErrorCode::ReplicationConfigurationNotFoundError),
         Setting::Logging => empty_document("BucketLoggingStatus"),
@@ -130,6 +130,7 @@ pub async fn put(
         Setting::OwnershipControls => policy::put_ownership(services, target, request, body).await,
         Setting::Website => website::put(services, target, request, body).await,
         Setting::Tagging => tagging::put_of_bucket(services, target, request, body).await,
+        Setting::Encryption => encryption::put(services, target, request, body).await,
         other => put_what_is_so(other, body).await,
     }
 }
@@ -155,6 +156,7 @@ pub async fn delete(services: &Services, target: &Target, request: &Request, set
         Setting::OwnershipControls => policy::delete_ownership(services, target, request).await,
         Setting::Website => website::delete(services, target, request).await,
         Setting::Tagging => tagging::delete_of_bucket(services, target, request).await,
+        Setting::Encryption => encryption::delete(services, target, request).await,
         Setting::Analytics | Setting::Metrics | Setting::Inventory | Setting::IntelligentTiering => {
             Err(S3Error::of(ErrorCode::NoSuchConfiguration))
         }

@@ -27,7 +27,7 @@ pub use self::{
     get::ReadBlockError,
     mesh::{Holders, Mesh, SentBlock},
     reader::BlockReader,
-    writer::{WriteError, WriteOptions},
+    writer::{BlockSeal, WriteError, WriteOptions},
 };
 use crate::{
     budget::ByteBudget,

@@ -34,6 +34,7 @@ fn block_of(content: &Bytes) -> BlockRef {
 
 fn options() -> WriteOptions {
     WriteOptions {
+        seal: None,
         version: [7; 32],
         group: b"group".to_vec(),
         stamp: Stamp::from_parts(1, 1, false),

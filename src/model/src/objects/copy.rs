@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     body::{BodyDigests, BodyFailure},
-    error::ModelError,
+    error::{ClientError, ModelError},
     rows::{
         object::{ObjectHeaders, ObjectMeta},
         payload::Payload,
@@ -54,6 +54,10 @@ impl Objects {
         condition: &WriteCondition,
         context: RequestContext,
     ) -> Result<StoredObject, ModelError> {
+        // A sealed block opens only in its own place: the content of such an object is written anew, by [`Objects::put`].
+        if source.found.meta.headers.encryption.is_some() || headers.encryption.is_some() {
+            return Err(ClientError::KeyNeeded.into());
+        }
         self.check_quota(bucket, source.found.meta.size_bytes, context).await?;
         let version = self.new_version_id();
         let group = bucket.group_of(key);

@@ -24,6 +24,7 @@ pub(crate) use put::{clock_failed, version_row};
 pub use versions::{Governance, Version};
 
 use crate::{
+    encryption::EncryptionKeys,
     error::{ClientError, ModelError},
     judge::ObjectAccess,
     rows::{
@@ -128,13 +129,19 @@ pub struct Objects {
     pub(crate) tables: Tables,
     pub(crate) blocks: BlockManager,
     inline_max_bytes: usize,
+    keys: EncryptionKeys,
     usage: Arc<usage::UsageCache>,
 }
 
 impl Objects {
     /// Objects over tables and blocks; up to `inline_max_bytes` are kept in rows.
-    pub fn new(tables: Tables, blocks: BlockManager, inline_max_bytes: usize) -> Objects {
-        Objects { tables, blocks, inline_max_bytes, usage: Arc::default() }
+    pub fn new(tables: Tables, blocks: BlockManager, inline_max_bytes: usize, keys: EncryptionKeys) -> Objects {
+        Objects { tables, blocks, inline_max_bytes, keys, usage: Arc::default() }
+    }
+
+    /// The keys under which objects are encrypted.
+    pub fn encryption_keys(&self) -> &EncryptionKeys {
+        &self.keys
     }
 
     /// This node.

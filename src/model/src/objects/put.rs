@@ -1,8 +1,13 @@
 //! Storing an object: small ones inline with their row, larger ones as blocks first. What becomes visible comes last.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream};
-use garage_block::manager::WriteOptions;
+use garage_block::{
+    encoding::Compression,
+    manager::{BlockSeal, WriteOptions},
+};
 use garage_rpc::register::{
     WriteId,
     slots::{Head, Slot},
@@ -12,11 +17,12 @@ use garage_table::{
     group::{RegisterWrite, RequestContext, RowTest, SharedWrite},
     message::HeldRow,
 };
-use garage_util::{encoding::Stored, hlc::Stamp, id::to_hex};
+use garage_util::{encoding::Stored, hlc::Stamp, runtime::Lane};
 
 use super::{BucketRef, Objects, WriteCondition};
 use crate::{
     body::{BodyDigests, BodyFailure, ObjectBody},
+    encryption::{self, UnitSeal},
     error::{ClientError, ModelError},
     limits::SINGLE_PUT_MAX_BYTES,
     rows::{
@@ -60,10 +66,11 @@ impl Objects {
         self.check_quota(bucket, body.size_hint_bytes().unwrap_or(0), context).await?;
         let version = self.new_version_id();
         let group = bucket.group_of(key);
-        let (payload, digests) = self.store_content(version, &group, &mut *body, self.inline_max_bytes, context).await?;
+        let seal = headers.encryption.as_ref().map(|encryption| encryption.sealer(version)).transpose()?;
+        let (payload, digests) = self.store_content(version, &group, &mut *body, self.inline_max_bytes, seal, context).await?;
         let meta = ObjectMeta {
             size_bytes: digests.size_bytes,
-            etag: to_hex(&digests.md5),
+            etag: encryption::etag(headers.encryption.as_ref(), &digests.md5),
             modified_ms: self.now_ms(),
             headers,
             checksum: digests.checksum,
@@ -81,13 +88,14 @@ impl Objects {
         }
     }
 
-    /// Stores a body's content, not yet visible: up to `inline_max_bytes` are only returned, blocks are stored with leases.
+    /// Stores a body's content, sealed if asked, not yet visible: up to `inline_max_bytes` are only returned, blocks are stored with leases.
     pub(crate) async fn store_content(
         &self,
         id: WriteId,
         group: &Group,
         body: &mut dyn ObjectBody,
         inline_max_bytes: usize,
+        seal: Option<Arc<UnitSeal>>,
         context: RequestContext,
     ) -> Result<(Payload, BodyDigests), ModelError> {
         let (mut gathered, mut gathered_bytes, mut ended) = (Vec::new(), 0, false);
@@ -107,18 +115,30 @@ impl Objects {
         if ended {
             let mut bytes = BytesMut::with_capacity(gathered_bytes);
             gathered.iter().for_each(|piece| bytes.extend_from_slice(piece));
-            return Ok((Payload::Inline(bytes.to_vec()), body.digests()));
+            let bytes = match seal {
+                Some(seal) => self.seal_inline(seal, bytes.freeze()).await?,
+                None => bytes.to_vec(),
+            };
+            return Ok((Payload::Inline(bytes), body.digests()));
         }
         let options = WriteOptions {
             version: *id.as_bytes(),
             group: group.key().0.clone(),
             stamp: self.tables.cluster().tick(Stamp::ZERO).await.map_err(clock_failed)?,
-            compression: self.blocks.options().compression,
+            compression: if seal.is_some() { Compression::Never } else { self.blocks.options().compression },
+            seal: seal.map(|seal| seal as Arc<dyn BlockSeal>),
         };
         let rest = stream::unfold(&mut *body, |body| async move { body.next().await.map(|piece| (piece, body)) });
         let content = stream::iter(gathered.into_iter().map(Ok::<Bytes, BodyFailure>)).chain(rest);
         let blocks = self.blocks.write(content, &options, block_context(context)).await?;
         Ok((Payload::Blocks(blocks), body.digests()))
+    }
+
+    /// Seals what is kept in the row, off the async workers.
+    async fn seal_inline(&self, seal: Arc<UnitSeal>, content: Bytes) -> Result<Vec<u8>, ModelError> {
+        let runtime = self.tables.cluster().runtime();
+        let sealed = runtime.blocking(Lane::Compute, move || seal.seal(0, content).to_vec()).await;
+        sealed.map_err(|error| ModelError::PutBlock(error.into()))
     }
 
     /// Makes a version visible: the one step that others can see.

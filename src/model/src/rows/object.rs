@@ -10,7 +10,7 @@ use garage_util::encoding::Stored;
 use serde::{Deserialize, Serialize};
 
 use super::{access::Tag, checksum::StoredChecksum};
-use crate::acl::Acl;
+use crate::{acl::Acl, encryption::Encryption};
 
 /// Bytes of an object key at the most; AWS S3 User Guide, "Naming objects".
 pub const OBJECT_KEY_MAX_BYTES: usize = 1024;
@@ -203,6 +203,9 @@ pub struct ObjectHeaders {
     /// Its access control list; `None`: none was ever set.
     #[serde(default)]
     pub acl: Option<Acl>,
+    /// How its content is encrypted; `None`: it is not.
+    #[serde(default)]
+    pub encryption: Option<Encryption>,
 }
 
 /// What LIST shows of the newest live version of a key; kept in the local index.

@@ -56,6 +56,10 @@ pub struct NewUpload {
 
 /// Where an upload id tells the checksum of its upload.
 const CHECKSUM_BYTE: usize = 8;
+/// Where an upload id tells whether its parts are encrypted: 0 if they are not.
+const ENCRYPTION_BYTE: usize = 9;
+const UNDER_CLUSTER_KEY: u8 = 1;
+const UNDER_CUSTOMER_KEY: u8 = 2;
 const ALGORITHMS: [ChecksumAlgorithm; 5] =
     [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Crc64Nvme, ChecksumAlgorithm::Sha1, ChecksumAlgorithm::Sha256];
 
@@ -83,6 +87,16 @@ impl ChecksumOfUpload {
     }
 }
 
+/// Whether the parts of an upload may be encrypted, as its id tells it; its row then says how.
+pub fn may_be_encrypted(id: UploadId) -> bool {
+    id.0[ENCRYPTION_BYTE] != 0
+}
+
+/// Whether the parts of an upload are encrypted under the cluster's key, as its id tells it.
+pub fn is_under_cluster_key(id: UploadId) -> bool {
+    id.0[ENCRYPTION_BYTE] == UNDER_CLUSTER_KEY
+}
+
 impl Uploads {
     /// Uploads that end in `objects`.
     pub fn new(objects: Objects) -> Uploads {
@@ -97,6 +111,11 @@ impl Uploads {
         id.0[..8].copy_from_slice(&initiated_ms.to_be_bytes());
         // So that a part's checksum can be computed while the upload's row is still being read.
         id.0[CHECKSUM_BYTE] = new.checksum.map_or(0, |checksum| ChecksumOfUpload { checksum, explicit: new.checksum_explicit }.to_byte());
+        id.0[ENCRYPTION_BYTE] = match &new.headers.encryption {
+            None => 0,
+            Some(encryption) if encryption.is_customer() => UNDER_CUSTOMER_KEY,
+            Some(_) => UNDER_CLUSTER_KEY,
+        };
         let row = UploadRow {
             initiated_ms,
             initiator: new.initiator,

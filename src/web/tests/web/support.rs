@@ -71,7 +71,12 @@ impl Sites {
         let cluster = Cluster::start(1, options).await;
         let bucket = cluster.node(0).access.buckets().create("site", None, context()).await.unwrap();
         let sites = Sites { cluster, bucket };
-        let website = Website { index_document: "index.html".into(), error_document: Some("oops.html".into()), routing_rules: Vec::new() };
+        let website = Website {
+            index_document: "index.html".into(),
+            error_document: Some("oops.html".into()),
+            routing_rules: Vec::new(),
+            redirect_all: false,
+        };
         sites.change(|row| row.website = Some(website.clone())).await;
         sites
     }

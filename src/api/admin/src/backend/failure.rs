@@ -39,7 +39,8 @@ fn code_of(error: &ClientError) -> ErrorCode {
         | ClientError::PartTooSmall { .. }
         | ClientError::TooLarge { .. }
         | ClientError::BadChecksum(_)
-        | ClientError::BadDigest(_) => ErrorCode::InvalidRequest,
+        | ClientError::BadDigest(_)
+        | ClientError::KeyNeeded => ErrorCode::InvalidRequest,
     }
 }
 

@@ -31,7 +31,8 @@ async fn a_policy_is_kept_byte_for_byte_and_lets_in_whom_it_names() {
     other.get("/bkt/public/k").await.is(403, "AccessDenied");
     anonymous(owner, "GET", "/bkt/public/k").await.is(403, "AccessDenied");
 
-    let named = policy(&[statement("Allow", &format!(r#"{{"AWS":"arn:aws:iam:::user/{}"}}"#, other.key), r#""s3:GetObject""#, "/public/*")]);
+    let named =
+        policy(&[statement("Allow", &format!(r#"{{"AWS":"arn:aws:iam:::user/{}"}}"#, other.key), r#""s3:GetObject""#, "/public/*")]);
     let named = format!(" {named}\n");
     assert_eq!(owner.put("/bkt?policy", &named).await.status, 204);
     let read_back = owner.get("/bkt?policy").await.ok();

@@ -6,6 +6,7 @@ mod buckets;
 mod client;
 mod copies;
 mod cors;
+mod encryption;
 mod listings;
 mod multipart;
 mod objects;

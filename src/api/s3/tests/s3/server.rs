@@ -168,7 +168,8 @@ impl Cluster {
             nodes.push(node);
             dirs.push(dir);
         }
-        let sees = |node: &Node, other: &Node| node.cluster.status().iter().any(|status| status.node == other.cluster.local() && status.is_up);
+        let sees =
+            |node: &Node, other: &Node| node.cluster.status().iter().any(|status| status.node == other.cluster.local() && status.is_up);
         until("all nodes see all", || nodes.iter().all(|node| nodes.iter().all(|other| sees(node, other)))).await;
         assign_roles(&nodes.iter().collect::<Vec<_>>()).await;
         let new = NewKey { name: "tester".into(), expires_ms: None, create_bucket: true };
