@@ -35,6 +35,10 @@ pub const KEY_MAX_BYTES: usize = 1024;
 pub const CHUNK_LINE_MAX_BYTES: usize = 16 * 1024;
 /// Bytes of all trailers of an aws-chunked body.
 pub const TRAILERS_MAX_BYTES: usize = 16 * 1024;
+/// Bytes of a browser form before the content of its file. More: 400 `MaxPostPreDataLengthExceededError`.
+pub const FORM_FIELDS_MAX_BYTES: usize = 20 * 1024;
+/// Bytes of a form's boundary (RFC 2046 has 70). More: 400 `MalformedPOSTRequest`.
+pub const FORM_BOUNDARY_MAX_BYTES: usize = 200;
 /// Bytes gathered before they are hashed off the async workers; a smaller body is hashed where it is read.
 pub const HASH_BATCH_BYTES: usize = 64 * 1024;
 /// Bytes handed on but not yet hashed; at this mark the body waits for the hashing.
@@ -42,6 +46,10 @@ pub const HASH_BACKLOG_MAX_BYTES: usize = 1024 * 1024;
 
 /// Bytes of an XML request body, unless its operation has a bound of its own.
 pub const XML_BODY_MAX_BYTES: usize = 1024 * 1024;
+/// Elements of an XML request body: 10,000 parts with all that S3 has for each fit thrice. More: 400 `MalformedXML`.
+pub const XML_ELEMENTS_MAX: usize = 200_000;
+/// Attributes of one element of an XML request body. More: 400 `MalformedXML`.
+pub const XML_ATTRIBUTES_MAX: usize = 32;
 /// Nested elements of an XML request body.
 pub const XML_DEPTH_MAX: usize = 16;
 

@@ -3,8 +3,9 @@
 //! Source: s3 reference §3.4, §3.8.
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, header};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use garage_model::rows::object::ObjectMeta;
+
+use crate::encoded_word;
 
 const USER_PREFIX: &str = "x-amz-meta-";
 /// The type of an object that was uploaded without one.
@@ -39,15 +40,10 @@ pub fn write_object_headers(meta: &ObjectMeta, out: &mut HeaderMap) {
     }
 }
 
-/// ASCII as it is, other text in the form of RFC 2047, as S3 gives it back.
+/// As S3 gives it back: ASCII as it is, other text in the form of RFC 2047. `None`: bytes that no header can carry.
 fn user_value(value: &[u8]) -> Option<HeaderValue> {
-    if value.is_ascii() {
-        return HeaderValue::from_bytes(value).ok();
-    }
-    match std::str::from_utf8(value) {
-        Ok(text) => HeaderValue::try_from(format!("=?UTF-8?B?{}?=", STANDARD.encode(text))).ok(),
-        Err(_) => None,
-    }
+    let text = std::str::from_utf8(value).ok()?;
+    HeaderValue::try_from(encoded_word::encode(text).as_ref()).ok()
 }
 
 /// Sets a header; a value that no header can carry is left out.

@@ -18,6 +18,11 @@ pub fn to_api(algorithm: ChecksumAlgorithm) -> Algorithm {
         ChecksumAlgorithm::Crc64Nvme => Algorithm::Crc64Nvme,
         ChecksumAlgorithm::Sha1 => Algorithm::Sha1,
         ChecksumAlgorithm::Sha256 => Algorithm::Sha256,
+        ChecksumAlgorithm::Sha512 => Algorithm::Sha512,
+        ChecksumAlgorithm::Md5 => Algorithm::Md5,
+        ChecksumAlgorithm::XxHash64 => Algorithm::XxHash64,
+        ChecksumAlgorithm::XxHash3 => Algorithm::XxHash3,
+        ChecksumAlgorithm::XxHash128 => Algorithm::XxHash128,
     }
 }
 
@@ -29,6 +34,11 @@ pub fn to_model(algorithm: Algorithm) -> ChecksumAlgorithm {
         Algorithm::Crc64Nvme => ChecksumAlgorithm::Crc64Nvme,
         Algorithm::Sha1 => ChecksumAlgorithm::Sha1,
         Algorithm::Sha256 => ChecksumAlgorithm::Sha256,
+        Algorithm::Sha512 => ChecksumAlgorithm::Sha512,
+        Algorithm::Md5 => ChecksumAlgorithm::Md5,
+        Algorithm::XxHash64 => ChecksumAlgorithm::XxHash64,
+        Algorithm::XxHash3 => ChecksumAlgorithm::XxHash3,
+        Algorithm::XxHash128 => ChecksumAlgorithm::XxHash128,
     }
 }
 

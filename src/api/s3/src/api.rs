@@ -23,9 +23,11 @@ use crate::{
     cors::{self, Preflight, Preflighted},
     delete,
     error::Subject,
-    get, headers,
+    get, headers, known_headers,
     limits::REQUEST_TIMEOUT,
-    list, multipart, multipart_list, put,
+    list, multipart, multipart_list,
+    post::{self, Form},
+    put,
     request::{IncomingBody, Request, Sender, Services, Target},
     router::{BucketOperation, ObjectOperation, Operation, route},
     settings, tagging,
@@ -86,6 +88,7 @@ impl S3Api {
         context: &HttpContext,
         caller: &OnceLock<AccessKey>,
     ) -> Result<Response<Body>, S3Error> {
+        known_headers::check_section(&parts.headers)?;
         let query = Query::parse(parts.uri.query().unwrap_or_default())?;
         let presigned = sigv4::is_presigned(&query);
         let all_headers = if presigned { query.with_hoisted_headers(&parts.headers) } else { parts.headers.clone() };
@@ -93,17 +96,22 @@ impl S3Api {
         if matches!(operation, Ok(Operation::Preflight)) {
             return self.preflight(&parts.headers, &address).await;
         }
+        if let Ok(Operation::Bucket(name, BucketOperation::PostObject)) = operation {
+            return self.post_form(&parts, &address, name, stream, context, caller).await;
+        }
         let now_ms = self.services.runtime.now_ms();
         let trace = self.services.runtime.random_u64();
         let lookup = Lookup { access: &self.services.access, trace, now_ms, found: Mutex::default() };
         let authenticated = sigv4::authenticate(RequestView::of(&parts, &query), &self.signatures, now_ms, &lookup).await?;
         let operation = operation?;
+        if authenticated.form != AuthForm::Anonymous {
+            known_headers::refuse_unknown(&all_headers)?;
+        }
         let key = lookup.found.into_inner().filter(|_| authenticated.form != AuthForm::Anonymous);
         let key = key.map(|key| caller.get_or_init(|| key).clone());
         let (form, signed_at_ms) = (authenticated.form, authenticated.signed_at_ms);
         let sender = Sender { peer: context.peer, is_encrypted: context.secure, form, signed_at_ms };
-        let body =
-            IncomingBody { stream, headers: parts.headers.clone(), mode: authenticated.payload, runtime: self.services.runtime.clone() };
+        let body = IncomingBody::of_request(stream, parts.headers.clone(), authenticated.payload, self.services.runtime.clone());
         let client_waits = parts.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let base_url = base_url(&parts, &address);
         let request = Request { headers: all_headers, query, key, sender, trace, now_ms, client_waits, base_url };
@@ -121,6 +129,49 @@ impl S3Api {
                 self.on_object(operation, &target, &request, body).await
             }
         }
+    }
+
+    /// POST of a form, which brings its credentials in its fields: the PUT that it stands for, answered the way browsers want it.
+    ///
+    /// A form without policy is anonymous.
+    async fn post_form(
+        &self,
+        parts: &Parts,
+        address: &Address,
+        bucket_name: String,
+        stream: RequestBody,
+        context: &HttpContext,
+        caller: &OnceLock<AccessKey>,
+    ) -> Result<Response<Body>, S3Error> {
+        let Form { fields, file } = Form::read(&parts.headers, stream).await?;
+        let now_ms = self.services.runtime.now_ms();
+        let trace = self.services.runtime.random_u64();
+        let lookup = Lookup { access: &self.services.access, trace, now_ms, found: Mutex::default() };
+        let policy = fields.signed_policy(&self.signatures, &lookup).await?;
+        let key = lookup.found.into_inner().filter(|_| policy.is_some()).map(|key| caller.get_or_init(|| key).clone());
+        let form = if key.is_some() { AuthForm::Form } else { AuthForm::Anonymous };
+        let sizes = match policy {
+            Some(policy) => {
+                policy.check(&bucket_name, &fields, now_ms)?;
+                policy.sizes()
+            }
+            None => 0..=u64::MAX,
+        };
+        let object_key = fields.key()?.to_owned();
+        let mut headers = fields.headers()?;
+        known_headers::refuse_unknown(&headers)?;
+        if let Some(owner) = parts.headers.get("x-amz-expected-bucket-owner") {
+            headers.insert("x-amz-expected-bucket-owner", owner.clone());
+        }
+        let body = IncomingBody::of_form(file.within(sizes), headers.clone(), self.services.runtime.clone());
+        let sender = Sender { peer: context.peer, is_encrypted: context.secure, form, signed_at_ms: None };
+        let (query, base_url) = (Query::default(), base_url(parts, address));
+        let request = Request { headers, query, key, sender, trace, now_ms, client_waits: false, base_url };
+        let needed = object_actions(ObjectOperation::PutObject, &request);
+        let target = self.authorize(&request, bucket_name, object_key, &needed).await?;
+        let put = put::put_object(&self.services, &target, &request, body).await?;
+        let stored = post::Stored { base_url: &request.base_url, bucket: &target.bucket_name, key: &target.key };
+        Ok(post::answer(put, &fields, &stored))
     }
 
     /// OPTIONS, which browsers send without credentials.
@@ -166,6 +217,7 @@ impl S3Api {
         match operation {
             // Has no bucket to be authorized on; handled before.
             BucketOperation::CreateBucket => buckets::create_bucket(services, request, &target.bucket_name, body).await,
+            BucketOperation::PostObject => Err(S3Error::internal("a form was taken for a request that brings its credentials in headers")),
             BucketOperation::HeadBucket => Ok(buckets::head_bucket(services)),
             BucketOperation::DeleteBucket => buckets::delete_bucket(services, target, request).await,
             BucketOperation::GetBucketLocation => Ok(buckets::get_location(services)),

@@ -232,6 +232,7 @@ fn add_sender(facts: &mut Facts, request: &Request) {
         AuthForm::Anonymous => return,
         AuthForm::Header => "REST-HEADER",
         AuthForm::Presigned => "REST-QUERY-STRING",
+        AuthForm::Form => "POST",
     };
     facts.add("s3:authType", form);
     facts.add("s3:signatureversion", "AWS4-HMAC-SHA256");
@@ -254,6 +255,7 @@ pub(crate) fn bucket_actions(operation: BucketOperation) -> Vec<Action> {
         BucketOperation::PutBucketAcl => actions::PUT_BUCKET_ACL,
         // Each key that it names is decided upon by itself.
         BucketOperation::DeleteObjects => return Vec::new(),
+        BucketOperation::PostObject => actions::PUT_OBJECT,
         BucketOperation::GetSetting(setting) => get_action(setting),
         BucketOperation::PutSetting(setting) => put_action(setting),
         BucketOperation::DeleteSetting(setting) => match setting {

@@ -140,6 +140,10 @@ fn directive(request: &Request, header: &'static str, message: &'static str) -> 
 /// PUT of an object with the content of another.
 pub async fn copy_object(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
+    if request.headers.contains_key("x-amz-copy-source-range") {
+        // Only parts are copied by range; the whole object would not be what was asked for.
+        return Err(S3Error::not_implemented("x-amz-copy-source-range"));
+    }
     let metadata = directive(request, "x-amz-metadata-directive", "Unknown metadata directive.")?;
     let tagging = directive(request, "x-amz-tagging-directive", "Unknown tagging directive.")?;
     let algorithm = request.header("x-amz-checksum-algorithm")?.map(ChecksumAlgorithm::from_name).transpose()?;

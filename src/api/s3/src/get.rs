@@ -10,6 +10,7 @@ use garage_api_common::{
     http::Body,
     object_body::object_body,
     ranges::{content_range, resolve_range},
+    sigv4::AuthForm,
 };
 use garage_model::{
     objects::FoundObject,
@@ -103,6 +104,7 @@ enum Selected {
 
 async fn select(services: &Services, target: &Target, request: &Request, content: bool) -> Result<Selected, S3Error> {
     headers::refuse_on_read(&request.headers)?;
+    check_overrides(request)?;
     let part_number = part_number(request)?;
     let mut found = find(services, target, request, content || part_number.is_some()).await?;
     encryption::open_object(services, request, &mut found, encryption::OWN_KEY)?;
@@ -124,6 +126,14 @@ async fn select(services: &Services, target: &Target, request: &Request, content
         response.headers_mut().insert("x-amz-tagging-count", HeaderValue::from(meta.headers.tags.len()));
     }
     Ok(Selected::Bytes(Box::new(found), selection, response))
+}
+
+/// Only who signed may choose headers of the answer: else anyone could make a script of what is stored as text. Errors: 400 `InvalidRequest`.
+fn check_overrides(request: &Request) -> Result<(), S3Error> {
+    if request.sender.form == AuthForm::Anonymous && OVERRIDES.iter().any(|(parameter, _)| request.query.has(parameter)) {
+        return Err(S3Error::invalid_request("Request specific response headers cannot be used for anonymous GET requests."));
+    }
+    Ok(())
 }
 
 /// The part that a read asks for. Errors: 400 `InvalidArgument`, `InvalidRequest`.

@@ -4,10 +4,12 @@
 //!
 //! Source: s3 reference §3.4, §3.5, §3.8, §3.11, §3.18.
 
+use std::borrow::Cow;
+
 pub use garage_api_common::object_headers::{put, quoted, write_object_headers};
-use garage_api_common::{ErrorCode, S3Error, payload::stored_content_encoding};
+use garage_api_common::{ErrorCode, S3Error, encoded_word, payload::stored_content_encoding};
 use garage_model::rows::object::ObjectHeaders;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, header};
 use serde_bytes::ByteBuf;
 
 use crate::{
@@ -65,7 +67,7 @@ fn user_metadata(headers: &HeaderMap) -> Result<Vec<(String, ByteBuf)>, S3Error>
     let mut stored: Vec<(String, ByteBuf)> = Vec::new();
     for name in headers.keys() {
         let Some(short) = name.as_str().strip_prefix(USER_PREFIX).filter(|short| !short.is_empty()) else { continue };
-        let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        let lines: Vec<Cow<'_, [u8]>> = headers.get_all(name).iter().map(|line| metadata_value(line.as_bytes())).collect();
         stored.push((short.to_owned(), ByteBuf::from(lines.join(&b','))));
     }
     let size_bytes: usize = stored.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -74,6 +76,12 @@ fn user_metadata(headers: &HeaderMap) -> Result<Vec<(String, ByteBuf)>, S3Error>
     }
     stored.sort();
     Ok(stored)
+}
+
+/// The bytes that a metadata value stands for: those of its encoded words, or its own.
+fn metadata_value(sent: &[u8]) -> Cow<'_, [u8]> {
+    let decoded = std::str::from_utf8(sent).ok().filter(|text| text.starts_with("=?")).and_then(encoded_word::decode);
+    decoded.map_or(Cow::Borrowed(sent), |text| Cow::Owned(text.into_bytes()))
 }
 
 /// `None`: STANDARD.
@@ -167,6 +175,9 @@ mod tests {
             ("x-amz-meta-A", "1"),
             ("x-amz-meta-a", "2"),
             ("x-amz-meta-umlaut", "ä"),
+            ("x-amz-meta-word", "=?ISO-8859-1?Q?=E4?="),
+            ("x-amz-meta-ascii-word", "=?UTF-8?Q?plain?="),
+            ("x-amz-meta-no-word", "=?what?"),
             ("x-amz-storage-class", "STANDARD_IA"),
             ("x-amz-website-redirect-location", "/other"),
             ("content-language", ""),
@@ -177,6 +188,10 @@ mod tests {
         assert_eq!(get("content-encoding"), Some("gzip"));
         assert_eq!(get("x-amz-meta-a"), Some("1,2"));
         assert_eq!(get("x-amz-meta-umlaut"), Some("=?UTF-8?B?w6Q=?="));
+        assert_eq!(get("x-amz-meta-word"), Some("=?UTF-8?B?w6Q=?="));
+        assert_eq!(get("x-amz-meta-ascii-word"), Some("plain"));
+        assert_eq!(get("x-amz-meta-no-word"), Some("=?what?"));
+        assert_eq!(get("x-amz-missing-meta"), None);
         assert_eq!(get("x-amz-storage-class"), Some("STANDARD_IA"));
         assert_eq!(get("x-amz-website-redirect-location"), Some("/other"));
         assert_eq!(get("content-language"), None);
@@ -187,6 +202,15 @@ mod tests {
         let out = round_trip(&[("x-amz-storage-class", "STANDARD"), ("content-encoding", "aws-chunked")]);
         assert_eq!(out["content-type"], "binary/octet-stream");
         assert!(!out.contains_key("x-amz-storage-class") && !out.contains_key("content-encoding"));
+    }
+
+    #[test]
+    fn values_that_no_header_can_carry_are_counted() {
+        let mut sent = headers(&[("x-amz-meta-line-end", "=?UTF-8?Q?a=0Ab?=")]);
+        sent.insert("x-amz-meta-bytes", HeaderValue::from_bytes(b"\xff").unwrap());
+        let mut out = HeaderMap::new();
+        write_object_headers(&ObjectMeta { headers: object_headers(&sent).unwrap(), ..ObjectMeta::default() }, &mut out);
+        assert_eq!(out["x-amz-missing-meta"], "2");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The S3 interface: HTTP requests to operations on buckets and objects, and back.
 //!
 //! Reading order: `api` (one request from end to end), `router` and `selectors` (what it asks for), `request` (what handlers get),
-//! `headers`, `checksums`, `content` (bodies), `error` (what failures mean), then a file for each family of operations: `buckets`,
-//! `settings`, `cors`, `get`, `attributes`, `put`, `copy`, `delete`, `list`, `multipart`, `multipart_list`.
+//! `headers`, `known_headers`, `checksums`, `content` (bodies), `error` (what failures mean), then a file for each family of operations: `buckets`,
+//! `settings`, `cors`, `get`, `attributes`, `put`, `post`, `copy`, `delete`, `list`, `multipart`, `multipart_list`.
 //!
 //! Order of checks: parse, authenticate, bucket exists, authorize, arguments, preconditions, body.
 
@@ -18,12 +18,14 @@ mod delete;
 mod encryption;
 mod get;
 mod headers;
+mod known_headers;
 mod labels;
 pub mod limits;
 mod list;
 mod multipart;
 mod multipart_list;
 mod policy;
+pub mod post;
 mod put;
 mod request;
 pub mod router;

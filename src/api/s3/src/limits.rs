@@ -6,6 +6,8 @@ use std::time::Duration;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a request may take that streams a body or copies one; a silent client is given up much earlier (`BODY_STALL_TIMEOUT`).
 pub const STREAM_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of a request's header lines; AWS takes 8 KiB. More: 400 `RequestHeaderSectionTooLarge`.
+pub const HEADERS_MAX_BYTES: usize = 16 << 10;
 /// Bytes of names and values of `x-amz-meta-*`. More: 400 `MetadataTooLarge`.
 pub const USER_METADATA_MAX_BYTES: usize = 2048;
 /// Bytes of `x-amz-website-redirect-location`. More: 400 `InvalidRedirectLocation`.

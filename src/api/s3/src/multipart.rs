@@ -28,7 +28,7 @@ use crate::{
     copy::{Copied, find_source, render},
     encryption,
     error::{Subject, too_large},
-    headers,
+    headers, known_headers,
     labels::add_labels,
     limits::LONG_XML_MAX_BYTES,
     list::Encoding,
@@ -66,6 +66,7 @@ impl<'a> NamedUpload<'a> {
 /// POST of a new upload.
 pub async fn create(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
+    known_headers::refuse_conditions(&request.headers)?;
     let mut stored_headers = headers::object_headers(&request.headers)?;
     add_labels(services, target, request, &mut stored_headers).await?;
     let asked = asked_checksum(request)?;
@@ -112,6 +113,8 @@ fn asked_checksum(request: &Request) -> Result<Option<(ChecksumAlgorithm, Checks
 pub async fn upload_part(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
     headers::refuse_labels(&request.headers)?;
+    known_headers::refuse_conditions(&request.headers)?;
+    known_headers::refuse_placement(&request.headers)?;
     let part_number = part_number(request)?;
     let upload = NamedUpload::of(request)?;
     let encryption = part_encryption(services, target, request, &upload).await?;
@@ -185,6 +188,7 @@ fn invalid_part_number(text: &str) -> S3Error {
 pub async fn upload_part_copy(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
     headers::refuse_labels(&request.headers)?;
+    known_headers::refuse_conditions(&request.headers)?;
     let part_number = part_number(request)?;
     let upload = NamedUpload::of(request)?;
     let encryption = part_encryption(services, target, request, &upload).await?;

@@ -11,19 +11,21 @@ use crate::{
     content::VerifiedContent,
     encryption,
     error::too_large,
-    headers,
+    headers, known_headers,
     labels::add_labels,
     request::{IncomingBody, Request, Services, Target, write_condition},
 };
 
-/// PUT of an object.
+/// PUT of an object, or POST of a form, which comes as the PUT that it stands for.
 pub async fn put_object(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
+    known_headers::refuse_placement(&request.headers)?;
     let mut stored_headers = headers::object_headers(&request.headers)?;
     add_labels(services, target, request, &mut stored_headers).await?;
     let condition = write_condition(ParsedCondition::parse(&request.headers)?);
     let spec = body.spec()?;
-    let size_bytes = spec.required_length_bytes()?;
+    // A form's file tells its length by its end.
+    let size_bytes = if body.of_form { 0 } else { spec.required_length_bytes()? };
     if SINGLE_PUT_MAX_BYTES < size_bytes {
         return Err(too_large(size_bytes, SINGLE_PUT_MAX_BYTES));
     }

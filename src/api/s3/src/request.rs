@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use garage_api_common::{
     S3Error,
     checksum::ChecksumAlgorithm,
     conditions,
     http::{Peer, RequestBody},
-    payload::{BodySpec, VerifiedBody},
+    payload::{BodySpec, BoxError, VerifiedBody},
     query::Query,
     sigv4::{AuthForm, PayloadMode},
 };
@@ -30,6 +31,7 @@ use crate::{
     error::Subject,
     headers,
     limits::{REQUEST_TIMEOUT, STREAM_TIMEOUT},
+    post::FormFile,
 };
 
 /// The services that handlers work with. Cheap to clone.
@@ -94,14 +96,24 @@ impl Request {
 
 /// A request's body, and what is known of it.
 pub struct IncomingBody {
-    pub stream: RequestBody,
-    /// As on the wire, without hoisted ones.
+    pub stream: BoxStream<'static, Result<Bytes, BoxError>>,
+    /// As on the wire, without hoisted ones; of a form, those that its fields make up.
     pub headers: HeaderMap,
     pub mode: PayloadMode,
+    /// It is the file of a form, whose length is not announced.
+    pub of_form: bool,
     pub runtime: Runtime,
 }
 
 impl IncomingBody {
+    /// The body of a request.
+    pub fn of_request(stream: RequestBody, headers: HeaderMap, mode: PayloadMode, runtime: Runtime) -> IncomingBody {
+        IncomingBody { stream: stream.map_err(Into::into).boxed(), headers, mode, of_form: false, runtime }
+    }
+    /// The file of a form.
+    pub fn of_form(file: FormFile, headers: HeaderMap, runtime: Runtime) -> IncomingBody {
+        IncomingBody { stream: file.boxed(), headers, mode: PayloadMode::Unsigned, of_form: true, runtime }
+    }
     /// What the headers promise of it.
     pub fn spec(&self) -> Result<BodySpec, S3Error> {
         BodySpec::parse(&self.headers, self.mode.clone())

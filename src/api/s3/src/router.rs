@@ -37,6 +37,7 @@ pub enum BucketOperation {
     ListMultipartUploads,
     GetBucketLocation,
     DeleteObjects,
+    PostObject,
     GetBucketAcl,
     PutBucketAcl,
     GetSetting(Setting),
@@ -126,7 +127,7 @@ fn route_plain_bucket(method: &Method, query: &Query) -> Result<BucketOperation,
         Method::HEAD => Ok(BucketOperation::HeadBucket),
         Method::PUT => Ok(BucketOperation::CreateBucket),
         Method::DELETE => Ok(BucketOperation::DeleteBucket),
-        Method::POST => Err(S3Error::operation_not_implemented("PostObject")),
+        Method::POST => Ok(BucketOperation::PostObject),
         _ => Err(S3Error::method_not_allowed(method, "BUCKET", "GET, HEAD, PUT, POST, DELETE")),
     }
 }

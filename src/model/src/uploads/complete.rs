@@ -401,7 +401,7 @@ fn object_checksum(
 fn kind_over_parts(algorithm: ChecksumAlgorithm) -> ChecksumKind {
     match algorithm {
         ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c | ChecksumAlgorithm::Crc64Nvme => ChecksumKind::FullObject,
-        ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256 => ChecksumKind::Composite,
+        _ => ChecksumKind::Composite,
     }
 }
 

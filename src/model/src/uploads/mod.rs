@@ -60,8 +60,19 @@ const CHECKSUM_BYTE: usize = 8;
 const ENCRYPTION_BYTE: usize = 9;
 const UNDER_CLUSTER_KEY: u8 = 1;
 const UNDER_CUSTOMER_KEY: u8 = 2;
-const ALGORITHMS: [ChecksumAlgorithm; 5] =
-    [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Crc64Nvme, ChecksumAlgorithm::Sha1, ChecksumAlgorithm::Sha256];
+/// In the order that ids have known from the first; new ones come last.
+const ALGORITHMS: [ChecksumAlgorithm; 10] = [
+    ChecksumAlgorithm::Crc32,
+    ChecksumAlgorithm::Crc32c,
+    ChecksumAlgorithm::Crc64Nvme,
+    ChecksumAlgorithm::Sha1,
+    ChecksumAlgorithm::Sha256,
+    ChecksumAlgorithm::Sha512,
+    ChecksumAlgorithm::Md5,
+    ChecksumAlgorithm::XxHash64,
+    ChecksumAlgorithm::XxHash3,
+    ChecksumAlgorithm::XxHash128,
+];
 
 /// The checksum of an upload, as its id tells it. An id that was made up tells nothing reliable: the upload's row decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

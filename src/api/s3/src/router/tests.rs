@@ -139,7 +139,7 @@ fn what_is_not_implemented_says_so() {
         assert_eq!(object(method, query, false), Err(ErrorCode::NotImplemented), "{method} {query}");
     }
     assert_eq!(object("GET", "restore", false), Err(ErrorCode::MethodNotAllowed));
-    assert_eq!(bucket("POST", ""), Err(ErrorCode::NotImplemented));
+    assert_eq!(bucket("POST", ""), Ok(BucketOperation::PostObject));
 }
 
 #[test]
