@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{read, with};
 use crate::config::{Config, ConsistencyMode, ConsulApi, DataDir, DataDirUse, HostAddr, Listen};
 
-const EVERY_KEY: &str = r#"
+pub(super) const EVERY_KEY: &str = r#"
 metadata_dir = "/var/lib/garage/meta"
 data_dir = [
     { path = "/mnt/a", capacity = "1T" },
