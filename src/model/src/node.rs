@@ -18,10 +18,11 @@ use garage_rpc::{
     state::{StateError, StateFiles},
 };
 use garage_table::{
-    Store, Tables,
+    Standing, Store, Syncer, Tables,
     control::{Control, Mirror},
+    standing::StandingError,
 };
-use garage_util::{config::ConsistencyMode, disk::Disk, runtime::Runtime};
+use garage_util::{config::ConsistencyMode, disk::Disk, runtime::Runtime, workers::Workers};
 
 use crate::{
     access::AccessControl,
@@ -93,6 +94,9 @@ pub enum StartError {
     /// The data directories.
     #[error("the data directories can't be opened: {0}")]
     Data(#[from] OpenStoreError),
+    /// What the store says of its own standing.
+    #[error("the metadata store can't be read: {0}")]
+    Standing(#[from] StandingError),
     /// The control files.
     #[error("the metadata directory can't be read: {0}")]
     State(#[from] StateError),
@@ -107,6 +111,10 @@ pub struct Node {
     pub db: Db,
     /// The local replica of rows.
     pub store: Store,
+    /// What makes it equal to others.
+    pub syncer: Syncer,
+    /// What goes on in the background.
+    pub workers: Workers,
     /// Blocks.
     pub blocks: BlockManager,
     /// Buckets, keys, and who may do what.
@@ -149,8 +157,10 @@ impl PreparedNode {
         })
         .await?;
         let handle = cluster.handle();
+        let workers = Workers::new(runtime.clone());
         let store = Store::new(db.clone(), schemas(runtime.clone()));
         let tables = Tables::new(handle.clone(), &store);
+        let syncer = Syncer::new(store.clone(), tables.clone(), Standing::open(db.clone()).await?);
         let mirror = Mirror::new(CONTROL_TABLES.to_vec());
         let control = Control::start(tables.clone(), mirror.clone());
         let service = BlockService::new(runtime.clone(), block_store, References::new(store.clone(), runtime.clone()));
@@ -161,7 +171,7 @@ impl PreparedNode {
         let buckets = Buckets::new(control.clone(), objects.clone(), keys.clone(), runtime, options.allow_punycode);
         let access = AccessControl::new(keys, buckets);
         let uploads = Uploads::new(objects.clone());
-        let node = Node { cluster: handle, db, store, blocks, access, objects, uploads, control };
+        let node = Node { cluster: handle, db, store, syncer, workers, blocks, access, objects, uploads, control };
         Ok(PreparedNode { node, cluster, mirror })
     }
 
@@ -177,9 +187,13 @@ impl PreparedNode {
         make_transport: impl FnOnce(Arc<dyn Service>) -> Result<Arc<dyn Transport>, E>,
     ) -> Result<Node, E> {
         let PreparedNode { node, cluster, mirror } = self;
-        let router = node.store.register(router, node.cluster.clone());
-        let router = node.blocks.service().register(mirror.register(router, &node.store));
+        let standing = node.syncer.standing().clone();
+        let router = node.syncer.register(node.store.register(router, node.cluster.clone(), standing.clone()));
+        let counting = node.cluster.clone();
+        let router = mirror.register(router, &node.store, move |partition| standing.counts(&counting, partition));
+        let router = node.blocks.service().register(router);
         cluster.online(router, make_transport)?;
+        node.syncer.start(&node.workers);
         Ok(node)
     }
 }

@@ -10,6 +10,7 @@ use garage_rpc::register::{
 };
 use garage_table::{
     Discipline, Group, RowChange, Schemas, TableId, TableSchema, keyspaces,
+    message::Companion,
     schema::{Guard, RowView, StoreError},
     store::{merge_row, register_row},
 };
@@ -25,6 +26,7 @@ use crate::{
         ADMIN_TOKEN, ALIAS, BUCKET, KEY, OLDER_VERSION, PART, UPLOAD, VERSION,
         object::{ObjectMeta, ObjectSummary, StoredSlot, VersionRow, VersionState, null_slot, slot_key, slot_of, split_slot},
         part::PartRow,
+        payload::{PayloadChunk, chunk_of},
         upload::{UploadRow, UploadState},
     },
 };
@@ -76,6 +78,19 @@ impl TableSchema for VersionTable {
         let version = VersionRow::from_stored(row.content).ok().filter(|version| version.object().is_some())?;
         row.entry.map(|entry| version.origin_as(entry).id)
     }
+    fn nested_companion_ids(&self, companion: &Companion) -> Vec<WriteId> {
+        part_ids(companion)
+    }
+    fn tombstone_since_ms(&self, sort_key: &[u8], row: RowView<'_>) -> Option<u64> {
+        let is_null_slot = split_slot(sort_key).is_some_and(|(_, slot)| slot.is_empty());
+        match VersionRow::from_stored(row.content) {
+            Ok(VersionRow::DeleteMarker { modified_ms }) if is_null_slot => Some(modified_ms),
+            _ => None,
+        }
+    }
+    fn tombstone(&self) -> Option<Vec<u8>> {
+        Some(VersionRow::DeleteMarker { modified_ms: 0 }.to_stored())
+    }
     fn changed(&self, transaction: &mut Transaction<'_>, change: &RowChange<'_>) -> Result<(), StoreError> {
         let (key, _) = split_slot(change.sort_key).ok_or_else(|| StoreError::BadRequest("a version row under a malformed key".into()))?;
         let read = |view: RowView<'_>| -> Result<_, StoreError> {
@@ -94,6 +109,14 @@ impl TableSchema for VersionTable {
     }
     fn query(&self, snapshot: &dyn Snapshot, group: &Group, request: &[u8]) -> Result<Vec<u8>, StoreError> {
         replica::answer(snapshot, group, request, self.clock.now_ms())
+    }
+}
+
+/// The parts whose own block lists the content in a companion consists of.
+fn part_ids(companion: &Companion) -> Vec<WriteId> {
+    match chunk_of(companion) {
+        Ok(PayloadChunk::Parts { parts, .. }) => parts.iter().map(|part| part.id).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -187,6 +210,9 @@ impl TableSchema for OlderVersionTable {
     fn companion_id(&self, row: RowView<'_>) -> Option<WriteId> {
         let row = StoredSlot::from_stored(row.content).ok()?.0;
         row.content.as_ref().and_then(VersionState::object).map(|_| row.origin.id)
+    }
+    fn nested_companion_ids(&self, companion: &Companion) -> Vec<WriteId> {
+        part_ids(companion)
     }
     fn changed(&self, transaction: &mut Transaction<'_>, change: &RowChange<'_>) -> Result<(), StoreError> {
         let malformed = || StoreError::BadRequest("an older version under a malformed key".into());

@@ -38,6 +38,21 @@ impl SimDisk {
         let mut files = self.0.lock();
         files.now = files.durable.clone();
     }
+    /// Replaced by an empty one.
+    pub fn wipe(&self) {
+        let mut files = self.0.lock();
+        (files.now, files.durable) = Default::default();
+    }
+    /// A copy of the whole disk as it is now.
+    pub fn image(&self) -> SimDisk {
+        let files = self.0.lock();
+        SimDisk(Mutex::new(Files { now: files.now.clone(), durable: files.durable.clone(), full: false }))
+    }
+    /// Put back to what it was when the image was made.
+    pub fn restore(&self, image: &SimDisk) {
+        let (image, mut files) = (image.0.lock(), self.0.lock());
+        (files.now, files.durable) = (image.now.clone(), image.durable.clone());
+    }
     /// Whether there is no space left.
     pub fn set_full(&self, full: bool) {
         self.0.lock().full = full;

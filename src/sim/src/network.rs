@@ -50,7 +50,18 @@ struct Net {
     cuts: BTreeSet<(NodeId, NodeId)>,
     /// Counts up at each change of cuts and nodes.
     changes: watch::Sender<u64>,
+    /// Calls and bytes, answers included and bodies not, by kind of message.
+    traffic: BTreeMap<&'static str, Traffic>,
     trace: Trace,
+}
+
+/// What went over the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Calls that were answered.
+    pub calls_count: u64,
+    /// Bytes of questions and answers.
+    pub bytes: u64,
 }
 
 struct Attached {
@@ -95,7 +106,23 @@ impl Network {
     /// A network with these conditions; chance comes from `seed`, calls are told to `trace`.
     pub fn new(seed: Seed, conditions: Conditions, trace: Trace) -> Network {
         let (changes, _) = watch::channel(0);
-        Network(Arc::new(Mutex::new(Net { seed, conditions, nodes: BTreeMap::new(), cuts: BTreeSet::new(), changes, trace })))
+        Network(Arc::new(Mutex::new(Net {
+            seed,
+            conditions,
+            nodes: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            changes,
+            traffic: BTreeMap::new(),
+            trace,
+        })))
+    }
+
+    /// What went over the network so far in messages whose kind begins so.
+    pub fn traffic(&self, kind_prefix: &str) -> Traffic {
+        let net = self.0.lock();
+        let of_kind = net.traffic.iter().filter(|(kind, _)| kind.starts_with(kind_prefix)).map(|(_, traffic)| *traffic);
+        of_kind
+            .fold(Traffic::default(), |sum, one| Traffic { calls_count: sum.calls_count + one.calls_count, bytes: sum.bytes + one.bytes })
     }
 
     /// Changes the conditions.
@@ -187,10 +214,16 @@ impl Transport for SimTransport {
             };
             network.carry(from, to).await?;
             let Call { kind, class, deadline, trace, layout, payload, body } = call;
+            let asked_bytes = payload.len() as u64;
             let incoming = Incoming { from: caller, kind: kind.to_string(), class, deadline, trace, layout, payload, body };
             let answer = service.serve(incoming).await;
             network.carry(to, from).await?;
-            answer.map_err(CallError::Refused)
+            let answer = answer.map_err(CallError::Refused)?;
+            let mut net = network.0.lock();
+            let traffic = net.traffic.entry(kind).or_default();
+            traffic.calls_count += 1;
+            traffic.bytes += asked_bytes + answer.payload.len() as u64;
+            Ok(answer)
         };
         Box::pin(async move { timeout_at(deadline, exchange).await.unwrap_or(Err(CallError::TimedOut)) })
     }

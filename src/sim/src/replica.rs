@@ -1,10 +1,14 @@
 //! Looks into one replica's store: index, counters and digests must be what the rows say.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use garage_db::{Direction, Snapshot};
 use garage_model::{
     index::{Counters, Head, counters, head_prefix},
+    node::Node,
     rows::{
         UPLOAD, VERSION,
         object::{VersionRow, split_slot},
@@ -50,6 +54,18 @@ pub fn check(snapshot: &dyn Snapshot, group: &Group) -> Result<(), String> {
     // Other groups of the same ring partition count in the same total, so only a lone group can be compared.
     let is_lone = scan(snapshot, keyspaces::ROWS, &[VERSION.0, group.hash()[0]])?.len() == versions.len();
     if is_lone && sum != total { Err(format!("the digest is {total:x}, the rows sum up to {sum:x}")) } else { Ok(()) }
+}
+
+/// The totals of the digests of these partitions at a node, over all tables.
+pub async fn totals(node: &Node, partitions: BTreeSet<u8>) -> Vec<((TableId, u8), u128)> {
+    let tables: Vec<TableId> = node.store.schemas().ids().collect();
+    let read = node.db.read(move |snapshot| {
+        let places = tables.iter().flat_map(|table| partitions.iter().map(|partition| (*table, *partition)));
+        places
+            .map(|place| (place, garage_table::digest::partition_total(snapshot, place.0, place.1).expect("a simulated store can be read")))
+            .collect()
+    });
+    read.await.expect("a running node's store can be read")
 }
 
 fn text(error: impl std::fmt::Display) -> String {

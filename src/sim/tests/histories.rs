@@ -1,6 +1,9 @@
 //! Generated histories under faults, from as many seeds as `SIM_SEEDS` says; `SIM_SEED=n` replays one and prints its trace on failure.
 
-use garage_sim::workload::{WorkloadOptions, run_history};
+use garage_sim::{
+    client::Habit,
+    workload::{WorkloadOptions, run_history},
+};
 
 /// Seeds that are run unless `SIM_SEEDS` says otherwise.
 const SEEDS_COUNT_DEFAULT: u64 = 60;
@@ -16,6 +19,27 @@ fn every_promise_holds_in_generated_histories() {
     let mut failed = Vec::new();
     for seed in seeds {
         let options = WorkloadOptions { traced: only.is_some(), ..WorkloadOptions::of_seed(seed) };
+        let report = run_history(seed, options);
+        if !report.violations.is_empty() {
+            report.trace.iter().for_each(|line| println!("{line}"));
+            failed.push(format!("SIM_SEED={seed}: {}", report.violations.join("\n")));
+        }
+    }
+    assert!(failed.is_empty(), "{} seeds failed\n{}", failed.len(), failed.join("\n"));
+}
+
+/// Seeds with layout changes that are run unless `SIM_SEEDS` says otherwise.
+const LAYOUT_SEEDS_COUNT_DEFAULT: u64 = 24;
+
+#[test]
+fn every_promise_holds_while_the_layout_changes_over_and_over() {
+    let (only, count) = (number("SIM_SEED"), number("SIM_SEEDS").unwrap_or(LAYOUT_SEEDS_COUNT_DEFAULT));
+    let seeds = only.map_or(0..count, |seed| seed..seed + 1);
+    let mut failed = Vec::new();
+    for seed in seeds {
+        // Rows alone: blocks follow in their own time.
+        let options = WorkloadOptions { traced: only.is_some(), changes_layout: true, ..WorkloadOptions::of_seed(seed) };
+        let options = WorkloadOptions { habit: Habit::Rivalry, requests_count: 120, ..options };
         let report = run_history(seed, options);
         if !report.violations.is_empty() {
             report.trace.iter().for_each(|line| println!("{line}"));

@@ -6,7 +6,10 @@ use garage_db::{EngineError, Snapshot, Transaction};
 use garage_rpc::register::{Entry, WriteId};
 use garage_util::{encoding::DecodeError, hlc::Stamp};
 
-use crate::key::{Group, SortKey, TableId};
+use crate::{
+    key::{Group, SortKey, TableId},
+    message::Companion,
+};
 
 /// How the rows of a table are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,6 +91,18 @@ pub trait TableSchema: Send + Sync {
     fn companion_id(&self, _row: RowView<'_>) -> Option<WriteId> {
         None
     }
+    /// The ids of further companions of the same group that this one refers to, and without which its row is not whole.
+    fn nested_companion_ids(&self, _companion: &Companion) -> Vec<WriteId> {
+        Vec::new()
+    }
+    /// When the row began to say only that nothing is there, in milliseconds since 1970; `None`: it says more, and is never collected.
+    fn tombstone_since_ms(&self, _sort_key: &[u8], _row: RowView<'_>) -> Option<u64> {
+        None
+    }
+    /// A row of this table that says only that nothing is there; `None`: it has no such rows.
+    fn tombstone(&self) -> Option<Vec<u8>> {
+        None
+    }
     /// Answers a query of this table's owner over a snapshot of the replica.
     fn query(&self, _snapshot: &dyn Snapshot, _group: &Group, _request: &[u8]) -> Result<Vec<u8>, StoreError> {
         Err(StoreError::BadRequest(format!("table {} answers no queries", self.name())))
@@ -115,6 +130,10 @@ impl Schemas {
             assert!(schemas.insert(id, table).is_none(), "two tables are numbered {id:?}");
         }
         Schemas(schemas)
+    }
+    /// The numbers of all tables, ascending.
+    pub fn ids(&self) -> impl Iterator<Item = TableId> + '_ {
+        self.0.keys().copied()
     }
     /// The table of a number; a request from a newer node may name one unknown here.
     pub fn get(&self, id: TableId) -> Result<&Arc<dyn TableSchema>, StoreError> {

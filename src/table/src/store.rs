@@ -5,7 +5,7 @@
 //! - a row changes only by the register rules or by its table's merge; there is no other way in;
 //! - whenever a row changes, its hook has run and its leaf sum is right in the same transaction.
 //!
-//! Not here: who may call (`garage_rpc`), quorums (`group`).
+//! Not here: who may call (`garage_rpc`), quorums (`group`), rows that come from other replicas (`sync`).
 
 use std::ops::Bound;
 
@@ -14,18 +14,22 @@ use garage_db::{Committed, Db, DbError, EngineError, Snapshot, TransactError, Tr
 use garage_net::Refusal;
 use garage_rpc::{
     Cluster, RouterBuilder, StoreMark,
-    register::{self, ApplyAnswer, Entry, RegisterSide, WriteId},
+    register::{self, ApplyAnswer, Entry, PrepareAnswer, RegisterSide, WriteId},
 };
-use garage_util::encoding::{DecodeError, Stored};
+use garage_util::{
+    encoding::{DecodeError, Stored},
+    hlc::Stamp,
+};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::{
-    digest::{self, RowHash},
+    digest::{self, KeyHash, RowHash},
     key::{Group, SortKey, TableId, sort_key_of},
     keyspaces,
     message::{ANSWER_BYTES_MAX, Companion, GROUP_OPS_MAX, GroupAnswer, GroupCall, HeldRow, Op, OpAnswer, RANGE_ROWS_MAX, Want},
     schema::{Discipline, RowChange, RowView, Schemas, StoreError, TableSchema, canonical},
+    standing::{Counts, Standing},
 };
 
 /// A register row as stored.
@@ -63,16 +67,40 @@ impl Store {
         StoreMark { store_id: self.db.store_id(), commit_number: self.db.commit_number() }
     }
 
-    /// Serves batches, from coordinators that act on a layout no older than this node's.
-    pub fn register(&self, router: RouterBuilder, cluster: Cluster) -> RouterBuilder {
+    /// Serves batches, from coordinators that act on a layout no older than this node's; where this node's answers do not count, it says so.
+    pub fn register(&self, router: RouterBuilder, cluster: Cluster, standing: Standing) -> RouterBuilder {
         let store = self.clone();
         router.on_plain::<GroupCall, _>(move |_, context, call| {
-            let (store, checked) = (store.clone(), cluster.check_layout_mark(&context.layout));
+            // Held until the answer: this node does not say that it is done with a layout while it still serves a call that follows it.
+            let in_use = cluster.layout_in_use();
+            let checked = cluster.check_layout_mark(&context.layout);
+            let counts = standing.counts(&cluster, Group::new(call.group.0.clone()).hash()[0]);
+            let store = store.clone();
             async move {
                 checked?;
-                store.serve(call).await
+                let answer = match counts {
+                    Counts::Yes => store.serve(call).await,
+                    Counts::Keeps | Counts::Refuses => Err(store.serve_uncounted(call, counts).await),
+                };
+                drop(in_use);
+                answer
             }
         })
+    }
+
+    /// Keeps of a batch what may be kept while this node's answers do not count, and refuses.
+    async fn serve_uncounted(&self, mut call: GroupCall, counts: Counts) -> Refusal {
+        call.ops.retain(|op| match op {
+            Op::Merge { .. } => true,
+            Op::Register { message: register::Message::Apply { .. }, .. } => counts == Counts::Keeps,
+            _ => false,
+        });
+        if !call.ops.is_empty()
+            && let Err(error) = self.serve(call).await
+        {
+            return error;
+        }
+        refusal(RECOVERING, "this node lost its store and is not refilled yet: its answers do not count".to_string())
     }
 
     /// Carries out a batch; writes are durable when this returns.
@@ -95,6 +123,8 @@ impl Store {
     }
 }
 
+/// Refusal code: the node's answers do not count yet.
+pub const RECOVERING: &str = "Recovering";
 /// Refusal code: the node's store is full.
 pub const STORAGE_FULL: &str = "StorageFull";
 
@@ -221,7 +251,14 @@ fn wanted_companions(
     companions(snapshot, group, id.unwrap_or(row.entry.id), 0, limit)
 }
 
-fn companions(snapshot: &dyn Snapshot, group: &Group, id: WriteId, from_chunk: u32, limit: u32) -> Result<Vec<Companion>, StoreError> {
+/// The companions of one id in order of their chunks, at most [`ANSWER_BYTES_MAX`] and one more.
+pub(crate) fn companions(
+    snapshot: &dyn Snapshot,
+    group: &Group,
+    id: WriteId,
+    from_chunk: u32,
+    limit: u32,
+) -> Result<Vec<Companion>, StoreError> {
     let prefix = companion_prefix(group, id);
     let start = [&prefix[..], &from_chunk.to_be_bytes()].concat();
     let end = [&prefix[..], &u32::MAX.to_be_bytes()].concat();
@@ -256,13 +293,13 @@ pub fn apply_one(schemas: &Schemas, transaction: &mut Transaction<'_>, group: &G
             Ok(OpAnswer::Merged)
         }
         Op::Register { table, key, message, content, companions, want } if !matches!(message, register::Message::Query) => {
-            register(schemas, transaction, group, RegisterOp { table, key, message, content, companions, want })
+            register(schemas, transaction, group, Origin::Coordinator, RegisterOp { table, key, message, content, companions, want })
         }
         read => read_one(schemas, transaction, group, &read),
     }
 }
 
-fn put_companions(transaction: &mut Transaction<'_>, group: &Group, companions: Vec<Companion>) -> Result<(), StoreError> {
+pub(crate) fn put_companions(transaction: &mut Transaction<'_>, group: &Group, companions: Vec<Companion>) -> Result<(), StoreError> {
     for companion in companions {
         let key = [&companion_prefix(group, companion.id)[..], &companion.chunk.to_be_bytes()].concat();
         transaction.put(keyspaces::COMPANIONS, key, companion.content.into_vec());
@@ -270,7 +307,7 @@ fn put_companions(transaction: &mut Transaction<'_>, group: &Group, companions: 
     Ok(())
 }
 
-fn is_guarded(
+pub(crate) fn is_guarded(
     schema: &dyn TableSchema,
     transaction: &Transaction<'_>,
     group: &Group,
@@ -283,15 +320,15 @@ fn is_guarded(
     Ok(side.is_some_and(|side| guard.stamp < side.promise()))
 }
 
-/// Merges a row of a merge table inside a transaction, with its digest and hooks; no guard is asked: for hooks, whose rows follow from what
-/// was accepted.
+/// Merges a row of a merge table inside a transaction, with its digest and hooks; what is held afterwards. No guard is asked: for hooks,
+/// whose rows follow from what was accepted.
 pub fn merge_row(
     schema: &dyn TableSchema,
     transaction: &mut Transaction<'_>,
     group: &Group,
     key: &SortKey,
     new: &[u8],
-) -> Result<(), StoreError> {
+) -> Result<Vec<u8>, StoreError> {
     let table = schema.id();
     let local_key = group.local_key(table, &key.0);
     let held = transaction.get(keyspaces::ROWS, &local_key)?;
@@ -300,7 +337,7 @@ pub fn merge_row(
         None => schema.merge(new, new)?,
     };
     if held.as_deref() == Some(&merged[..]) {
-        return Ok(());
+        return Ok(merged);
     }
     let old_hash = held.as_deref().map(|held| RowHash::of(&local_key, &[canonical(held)]));
     let new_hash = RowHash::of(&local_key, &[canonical(&merged)]);
@@ -312,30 +349,162 @@ pub fn merge_row(
         new: RowView { entry: None, content: &merged },
     };
     schema.changed(transaction, &change)?;
-    transaction.put(keyspaces::ROWS, local_key, merged);
+    queue_tombstone(schema, transaction, &change, &local_key);
+    transaction.put(keyspaces::ROWS, local_key, merged.clone());
+    Ok(merged)
+}
+
+pub(crate) struct RegisterOp {
+    pub table: TableId,
+    pub key: SortKey,
+    pub message: register::Message,
+    pub content: Option<ByteBuf>,
+    pub companions: Vec<Companion>,
+    pub want: Want,
+}
+
+/// Who sends a register message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// A coordinator: where no row is held, the floor of dropped tombstones stands in for one.
+    Coordinator,
+    /// Another replica, with a row that it holds: older than the floor, perhaps, and nevertheless missing here.
+    Replica,
+}
+
+/// The key of what is known of a partition as a whole.
+fn floor_key(table: TableId, partition: u8) -> [u8; 2] {
+    [table.0, partition]
+}
+
+fn read_floor(snapshot: &dyn Snapshot, table: TableId, partition: u8) -> Result<Floor, StoreError> {
+    let bytes = snapshot.get(keyspaces::REGISTER, &floor_key(table, partition))?;
+    Ok(bytes.map(|bytes| Floor::from_stored(&bytes)).transpose()?.unwrap_or_default())
+}
+
+fn change_floor(
+    transaction: &mut Transaction<'_>,
+    table: TableId,
+    partition: u8,
+    change: impl FnOnce(&mut Floor),
+) -> Result<(), StoreError> {
+    let before = read_floor(transaction, table, partition)?;
+    let mut floor = before;
+    change(&mut floor);
+    if floor != before {
+        transaction.put(keyspaces::REGISTER, floor_key(table, partition).to_vec(), floor.to_stored());
+    }
     Ok(())
 }
 
-struct RegisterOp {
-    table: TableId,
-    key: SortKey,
-    message: register::Message,
-    content: Option<ByteBuf>,
-    companions: Vec<Companion>,
-    want: Want,
+/// The greatest stamp of a tombstone that was dropped from a partition here.
+pub(crate) fn partition_floor(snapshot: &dyn Snapshot, table: TableId, partition: u8) -> Result<Stamp, StoreError> {
+    Ok(read_floor(snapshot, table, partition)?.stamp)
 }
 
-fn register(schemas: &Schemas, transaction: &mut Transaction<'_>, group: &Group, op: RegisterOp) -> Result<OpAnswer, StoreError> {
+/// Raises it.
+pub(crate) fn raise_partition_floor(
+    transaction: &mut Transaction<'_>,
+    table: TableId,
+    partition: u8,
+    stamp: Stamp,
+) -> Result<(), StoreError> {
+    change_floor(transaction, table, partition, |floor| floor.stamp = floor.stamp.max(stamp))
+}
+
+/// Notes that promises and trails below `horizon` were forgotten in a partition.
+pub(crate) fn raise_forgotten(transaction: &mut Transaction<'_>, table: TableId, partition: u8, horizon: Stamp) -> Result<(), StoreError> {
+    change_floor(transaction, table, partition, |floor| floor.forgotten = floor.forgotten.max(horizon))
+}
+
+/// The moment below which promises and trails may have been forgotten in a partition.
+pub(crate) fn partition_forgotten(snapshot: &dyn Snapshot, table: TableId, partition: u8) -> Result<Stamp, StoreError> {
+    Ok(read_floor(snapshot, table, partition)?.forgotten)
+}
+
+/// Before the tombstones of a table and partition that wait for being dropped.
+pub(crate) fn tombstone_queue_prefix(table: TableId, partition: u8) -> Vec<u8> {
+    [b"tombstone".as_slice(), &[table.0, partition]].concat()
+}
+
+/// Where a tombstone waits for being dropped: in order of age.
+pub(crate) fn tombstone_queue_key(table: TableId, partition: u8, since_ms: u64, key_hash: KeyHash) -> Vec<u8> {
+    let mut key = tombstone_queue_prefix(table, partition);
+    key.extend_from_slice(&since_ms.to_be_bytes());
+    key.extend_from_slice(&key_hash.0);
+    key
+}
+
+/// Keeps the queue of tombstones in step with a row.
+fn queue_tombstone(schema: &dyn TableSchema, transaction: &mut Transaction<'_>, change: &RowChange<'_>, local_key: &[u8]) {
+    let (table, partition) = (schema.id(), change.group.hash()[0]);
+    let queue_key = |since_ms: u64| tombstone_queue_key(table, partition, since_ms, KeyHash::of(local_key));
+    let before = change.old.and_then(|old| schema.tombstone_since_ms(change.sort_key, old));
+    let after = schema.tombstone_since_ms(change.sort_key, change.new);
+    if before == after {
+        return;
+    }
+    if let Some(since_ms) = before {
+        transaction.delete(keyspaces::LOCAL, queue_key(since_ms));
+    }
+    if let Some(since_ms) = after {
+        transaction.put(keyspaces::LOCAL, queue_key(since_ms), Vec::new());
+    }
+}
+
+/// The stored form of what is kept beside a register.
+pub(crate) fn stored_side(side: &RegisterSide) -> Vec<u8> {
+    side.to_stored()
+}
+
+/// What is kept beside a register, from its stored form.
+pub(crate) fn side_of(bytes: &[u8]) -> Result<RegisterSide, DecodeError> {
+    RegisterSide::from_stored(bytes)
+}
+
+/// What is kept beside a register.
+pub(crate) fn read_side(snapshot: &dyn Snapshot, local_key: &[u8]) -> Result<RegisterSide, StoreError> {
+    let bytes = snapshot.get(keyspaces::REGISTER, local_key)?;
+    Ok(bytes.map(|bytes| side_of(&bytes)).transpose()?.unwrap_or_default())
+}
+
+/// What is known of a partition of a table as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Floor {
+    /// The greatest stamp of a tombstone that was dropped.
+    stamp: Stamp,
+    /// Below this, promises and trails may have been forgotten.
+    #[serde(default)]
+    forgotten: Stamp,
+}
+impl Stored for Floor {
+    const WHAT: &'static str = "floor of dropped tombstones";
+}
+
+pub(crate) fn register(
+    schemas: &Schemas,
+    transaction: &mut Transaction<'_>,
+    group: &Group,
+    origin: Origin,
+    op: RegisterOp,
+) -> Result<OpAnswer, StoreError> {
     let schema = schemas.of_kind(op.table, Discipline::Register)?.clone();
     let local_key = group.local_key(op.table, &op.key.0);
     let held = transaction.get(keyspaces::ROWS, &local_key)?.map(|bytes| RegisterRow::from_stored(&bytes)).transpose()?;
-    let mut side = match transaction.get(keyspaces::REGISTER, &local_key)? {
-        Some(bytes) => RegisterSide::from_stored(&bytes)?,
-        None => RegisterSide::default(),
-    };
+    let mut side = read_side(transaction, &local_key)?;
+    if held.is_none() && origin == Origin::Coordinator {
+        let floor = partition_floor(transaction, op.table, group.hash()[0])?;
+        side.take_over(floor, floor);
+    }
     let side_before = side.clone();
     let entry = held.as_ref().map(|row| row.entry);
-    let (answer, taken) = side.serve(entry, &op.message);
+    let (mut answer, taken) = side.serve(entry, &op.message);
+    if let (register::Answer::Prepare(PrepareAnswer::Promised { complete, .. }), register::Message::Prepare { own: Some(own), .. }) =
+        (&mut answer, &op.message)
+    {
+        // A write that others take over long after it began asks about what may have been forgotten since.
+        *complete &= partition_forgotten(transaction, op.table, group.hash()[0])? <= own.first;
+    }
     if side != side_before {
         transaction.put(keyspaces::REGISTER, local_key.clone(), side.to_stored());
     }
@@ -387,5 +556,6 @@ fn replace_row(
     };
     // The row first: a hook that merges rows of other tables sees what will be there.
     transaction.put(keyspaces::ROWS, local_key.to_vec(), new.to_stored());
+    queue_tombstone(schema, transaction, &change, local_key);
     schema.changed(transaction, &change)
 }

@@ -9,8 +9,8 @@ use crate::{
         BucketKeyChange, BucketSearch, BucketUpdate, ById, CleanedUploads, CleanupUploads, ClusterHealth, ClusterStatistics, ClusterStatus,
         ConnectResult, Id, Key, KeyImport, KeyItem, KeySearch, KeyUpdate, LaunchRepair, Layout, LayoutApply, LayoutHistory, LayoutPreview,
         LayoutUpdate, NewAdminToken, NoParameters, NodeAnswers, NodeInfo, NodeStatistics, ObjectInspection, ObjectName, OnNode, Page,
-        PurgeResult, RetriedBlocks, RetryBlocks, SkipDeadNodes, SkippedNodes, TokenSearch, Variable, VariableName, Variables, Worker,
-        WorkerFilter, WorkerNumber,
+        PurgeResult, RecoverLayout, RecoveredLayout, RetriedBlocks, RetryBlocks, SkipDeadNodes, SkippedNodes, TokenSearch, Variable,
+        VariableName, Variables, Worker, WorkerFilter, WorkerNumber,
     },
 };
 
@@ -173,6 +173,8 @@ endpoints! {
     Post ApplyClusterLayout [] Body: ApplyVersion => LayoutApply;
     /// Drops what is staged.
     Post RevertClusterLayout [] Parameters: NoParameters => Layout;
+    /// Tells what is left after a loss, and goes on with that by force if the loss is accepted.
+    Post RecoverClusterLayout [] Body: RecoverLayout => RecoveredLayout;
     /// Stops waiting for dead nodes of older layout versions.
     Post ClusterLayoutSkipDeadNodes [] Body: SkipDeadNodes => SkippedNodes;
 

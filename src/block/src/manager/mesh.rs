@@ -77,6 +77,14 @@ fn noted(cluster: &Cluster, to: NodeId, mark: StoreMark) -> StoreMark {
     mark
 }
 
+/// The holders in versions that are no longer live and still kept, of those that can be reached, whether they have a role now or not.
+fn former_holders(cluster: &Cluster, block: BlockHash) -> std::collections::BTreeSet<NodeId> {
+    let (layout, hash) = (cluster.layout(), block.placement_hash());
+    let former = layout.historical().filter(|version| version.is_ready());
+    let holders = former.flat_map(|version| version.nodes_of(version.partition_of(&hash)).collect::<Vec<NodeId>>());
+    holders.filter(|node| cluster.is_up(*node)).collect()
+}
+
 impl Mesh for Cluster {
     fn local(&self) -> NodeId {
         Cluster::local(self)
@@ -89,6 +97,10 @@ impl Mesh for Cluster {
         let mut others: Vec<NodeId> = placement.write.nodes().into_iter().filter(|node| !read_order.contains(node)).collect();
         self.order_by_nearness(&mut others);
         read_order.extend(others);
+        // Blocks move after their rows: who held them in a version that was just left may still be the only one who has them.
+        let mut former: Vec<NodeId> = former_holders(self, block).into_iter().filter(|node| !read_order.contains(node)).collect();
+        self.order_by_nearness(&mut former);
+        read_order.extend(former);
         Ok(Holders { write: placement.write.clone(), read_order, placement: Some(Arc::new(placement)) })
     }
 

@@ -30,6 +30,7 @@ enum Goal {
     WriteIf(WriteId),
     Read,
     Settle,
+    Restamp,
 }
 
 /// What follows once a row has been written back.
@@ -163,6 +164,12 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         Coordinator::new(Goal::Settle, sets)
     }
 
+    /// As [`Coordinator::settle`], and the row is written back under the ballot even if a quorum agrees on it: what a replica needs that
+    /// lacks the row and has promised a ballot above it, so that the row as it stands can't reach it (rule 11).
+    pub fn restamp(sets: QuorumSets<N>) -> Coordinator<N> {
+        Coordinator::new(Goal::Restamp, sets)
+    }
+
     fn new(goal: Goal, sets: QuorumSets<N>) -> Coordinator<N> {
         Coordinator {
             tried: sets.clone(),
@@ -211,7 +218,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
                 }
                 None => self.ask_tick(Stage::FirstTick),
             },
-            Goal::WriteIf(_) | Goal::Settle => self.next_round(),
+            Goal::WriteIf(_) | Goal::Settle | Goal::Restamp => self.next_round(),
             Goal::Read => self.send(Stage::Query, Message::Query, Content::Nothing),
         }
     }
@@ -291,7 +298,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         }
         match self.goal {
             Goal::Write(_) if self.first_sent.is_none() => self.ask_tick(Stage::FirstTick),
-            Goal::Write(_) | Goal::WriteIf(_) | Goal::Settle => self.next_round(),
+            Goal::Write(_) | Goal::WriteIf(_) | Goal::Settle | Goal::Restamp => self.next_round(),
             Goal::Read => self.send(Stage::Query, Message::Query, Content::Nothing),
         }
     }
@@ -380,7 +387,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
                 Fate::Doubt => return self.wait_in_doubt(),
             }
         }
-        let settled = self.is_settled(&rows);
+        let settled = self.goal != Goal::Restamp && self.is_settled(&rows);
         let answered_by = answerers(&rows, newest);
         match self.goal {
             Goal::Write(_) => self.install(),
@@ -388,7 +395,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
                 self.stage = Stage::Test { newest, answered_by: answered_by.clone(), settled };
                 Step::Test { newest, answered_by }
             }
-            Goal::Read | Goal::Settle => {
+            Goal::Read | Goal::Settle | Goal::Restamp => {
                 let value = Outcome::Value { entry: newest, answered_by: answered_by.clone() };
                 self.write_back_unless(settled, newest, answered_by, Then::Finish(value))
             }
@@ -496,7 +503,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
     fn own(&self) -> Option<OwnWrite> {
         match self.goal {
             Goal::Write(id) | Goal::WriteIf(id) => self.first_sent.map(|first| OwnWrite { id, first }),
-            Goal::Read | Goal::Settle => None,
+            Goal::Read | Goal::Settle | Goal::Restamp => None,
         }
     }
 

@@ -87,6 +87,20 @@ impl RegisterSide {
         self.promise
     }
 
+    /// The greatest stamp of what was superseded here, as far as it is remembered or known to be forgotten.
+    pub fn superseded(&self) -> Stamp {
+        self.trail.last().map_or(Stamp::ZERO, |entry| entry.stamp).max(self.floor)
+    }
+
+    /// Takes over what another replica promised and superseded, so that this one can stand in for it: nothing below `promise` is accepted
+    /// any more, and of what was held at or below `superseded` this replica no longer claims to know all.
+    ///
+    /// Always sound: a promise only refuses more, and a memory that admits its gaps only leaves more in doubt.
+    pub fn take_over(&mut self, promise: Stamp, superseded: Stamp) {
+        self.promise = self.promise.max(promise);
+        self.floor = self.floor.max(superseded);
+    }
+
     /// Promises to accept nothing below `ballot`, or refuses. `own` is the write that asks, if it has sent its version to anyone yet.
     ///
     /// The side has to be durable before `Promised` is answered.

@@ -107,6 +107,19 @@ fn forgetting_during_a_layout_change_changes_nothing_either() {
 }
 
 #[test]
+fn every_history_over_a_layout_change_by_copying_is_one_of_a_register() {
+    check_linearizable(Setting { layout_change: true, moves: true, ..Setting::default() });
+    check_linearizable(Setting { layout_change: true, moves: true, forgetting: true, ..Setting::default() });
+}
+
+#[test]
+fn the_checker_notices_a_missing_rule_of_copying() {
+    for fault in [Fault::MovesRowsAlone, Fault::MovesFromOne] {
+        check_bites(Setting { layout_change: true, moves: true, fault: Some(fault), ..Setting::default() });
+    }
+}
+
+#[test]
 fn the_checker_notices_a_missing_rule() {
     let faults = [
         Fault::Core(Weakness::SettledById),

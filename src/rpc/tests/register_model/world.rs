@@ -29,6 +29,10 @@ pub enum Fault {
     ForgetsEarly,
     /// During a layout change reads are content with one of the two sets.
     ReadsOneSet,
+    /// What moves to the new nodes are the rows alone, without promises.
+    MovesRowsAlone,
+    /// What moves comes from one of the old nodes alone.
+    MovesFromOne,
 }
 
 /// What is varied between runs.
@@ -36,6 +40,8 @@ pub enum Fault {
 pub struct Setting {
     /// The key moves from one set of nodes to another.
     pub layout_change: bool,
+    /// It moves by copying rows, promises and gaps in memory to each new node, instead of by settling it.
+    pub moves: bool,
     /// Promises and trails are dropped once nothing below them is under way.
     pub forgetting: bool,
     pub fault: Option<Fault>,
@@ -106,6 +112,8 @@ enum Move {
     Spreading,
     /// Nobody begins in the old layout any more; once nobody is left there, the key is settled in both.
     Settling(Option<usize>),
+    /// The same by copying: (new node, old node) still to be copied, and a read that must settle a row which a promise refused.
+    Moving { copies_left: usize, reading: Option<usize> },
     /// Some live in the new layout alone.
     Leaving,
 }
@@ -175,6 +183,8 @@ fn stamp_at(clock: u64) -> Stamp {
 }
 
 const BEYOND_ALL: u64 = u64::MAX;
+/// (new node, old node) of each copy of a move; one old node that is left out has its place taken by r2.
+const MOVE_COPIES: [(usize, usize); 4] = [(3, 0), (3, 1), (4, 0), (4, 1)];
 
 impl<'a> World<'a> {
     fn new(seed: u64, setting: Setting, wants_log: bool, stats: &'a mut Stats) -> World<'a> {
@@ -340,7 +350,7 @@ impl<'a> World<'a> {
                     View::Both
                 }
             }
-            Move::Settling(_) => View::Both,
+            Move::Settling(_) | Move::Moving { .. } => View::Both,
             Move::Leaving => {
                 if is_late {
                     View::Both
@@ -456,6 +466,7 @@ impl<'a> World<'a> {
         state.call.told = told;
         state.call.end = if told == Told::Nothing { 0 } else { time };
         self.note(|| format!("op {} answers {outcome:?}", op + 1));
+        self.finish_reading(op, matches!(told, Told::Value(_)));
         if self.layout == Move::Settling(Some(op)) {
             if matches!(told, Told::Value(_)) {
                 self.stats.layout_left += 1
@@ -475,8 +486,18 @@ impl<'a> World<'a> {
         }
         self.note(|| format!("coordinator of op {} crashes", op + 1));
         self.ops[op].running = false;
+        self.finish_reading(op, false);
         if self.layout == Move::Settling(Some(op)) {
             self.layout = Move::Settling(None);
+        }
+    }
+
+    /// The read that settles a row on the move ended; without a value the copy is made anew.
+    fn finish_reading(&mut self, op: usize, succeeded: bool) {
+        if let Move::Moving { copies_left, reading: Some(reading) } = self.layout
+            && reading == op
+        {
+            self.layout = Move::Moving { copies_left: copies_left + usize::from(!succeeded), reading: None };
         }
     }
 
@@ -590,6 +611,14 @@ impl<'a> World<'a> {
         match self.layout {
             Move::NotBegun => self.layout = Move::Spreading,
             Move::Spreading if self.rng.one_in(2) => self.layout = Move::Settling(None),
+            Move::Settling(None) if self.setting.moves && !self.ops.iter().any(|op| op.running && op.view == View::Old) => {
+                self.layout = Move::Moving { copies_left: MOVE_COPIES.len(), reading: None };
+            }
+            Move::Moving { copies_left: 0, reading: None } => {
+                self.stats.layout_left += 1;
+                self.layout = Move::Leaving;
+            }
+            Move::Moving { copies_left, reading: None } => self.copy(copies_left - 1),
             Move::Settling(None) if !self.ops.iter().any(|op| op.running && op.view == View::Old) => {
                 let op = self.add_op(Kind::Settle);
                 self.layout = Move::Settling(Some(op));
@@ -599,6 +628,39 @@ impl<'a> World<'a> {
         }
         let layout = self.layout;
         self.note(|| format!("layout: {layout:?}"));
+    }
+
+    /// A new node takes over what an old one holds: its row as anti-entropy does, then what it promised, then its gaps in memory.
+    fn copy(&mut self, index: usize) {
+        self.layout = Move::Moving { copies_left: index, reading: None };
+        let (to, mut from) = MOVE_COPIES[index];
+        // Each new node is served by two of the three, whichever; the pairs are the same for all copies of a schedule.
+        if self.down % 3 == from {
+            from = 2;
+        }
+        if self.setting.fault == Some(Fault::MovesFromOne) {
+            from = self.down % 3;
+        }
+        let (row, old) = (self.replicas[from].row, self.replicas[from].side.clone());
+        let replica = &mut self.replicas[to];
+        let mut is_promised = false;
+        if let Some(entry) = row {
+            let (answer, replaced) = replica.side.serve(replica.row, &Message::Apply { entry, ballot: entry.stamp });
+            replica.row = replaced.or(replica.row);
+            let is_outrun = replica.row.is_some_and(|held| entry.stamp <= held.stamp);
+            is_promised = matches!(answer, Answer::Apply(garage_rpc::register::ApplyAnswer::Refused { .. })) && !is_outrun;
+            if is_outrun && replica.row != row {
+                replica.side.take_over(Stamp::ZERO, entry.stamp);
+            }
+        }
+        let promise = if self.setting.fault == Some(Fault::MovesRowsAlone) { Stamp::ZERO } else { old.promise() };
+        replica.side.take_over(promise, old.superseded());
+        self.note(|| format!("move r{from} -> r{to}: {row:?}, promise {promise:?}, refused: {is_promised}"));
+        if is_promised {
+            let op = self.add_op(Kind::Read);
+            self.layout = Move::Moving { copies_left: index, reading: Some(op) };
+            self.start_in(op, View::Both);
+        }
     }
 
     /// A running coordinator learns how far the layout is.

@@ -103,6 +103,9 @@ impl<'a> Operation<'a> {
     pub(super) fn read(table: TableId, key: SortKey, want: Want, holders: &Holders) -> Operation<'a> {
         Operation::new(table, key, Coordinator::read(holders.sets.clone()), None, want, Judge::Unconditional)
     }
+    pub(super) fn restamp(table: TableId, key: SortKey, holders: &Holders) -> Operation<'a> {
+        Operation::new(table, key, Coordinator::restamp(holders.sets.clone()), None, Want::Row, Judge::Unconditional)
+    }
     fn new(
         table: TableId,
         key: SortKey,

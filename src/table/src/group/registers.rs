@@ -242,4 +242,15 @@ impl Tables {
     pub async fn read_one(&self, group: &Group, read: RegisterRead, context: RequestContext) -> Result<ReadRow, TableError> {
         Ok(self.read(group, vec![read], context).await?.pop().unwrap_or_default())
     }
+
+    /// Gives the newest rows of these registers fresh stamps, so that they reach replicas whose promises keep them out as they are.
+    pub async fn restamp(&self, group: &Group, keys: Vec<(TableId, SortKey)>, context: RequestContext) -> Result<(), TableError> {
+        let holders = self.holders(group)?;
+        let operations = keys.into_iter().map(|(table, key)| Operation::restamp(table, key, &holders)).collect();
+        let (finished, failures) = drive(self, group, context, holders, operations).await?;
+        finished.into_iter().try_for_each(|finished| match finished.outcome {
+            Outcome::Value { .. } => Ok(()),
+            other => Err(failures.of_outcome(&other)),
+        })
+    }
 }

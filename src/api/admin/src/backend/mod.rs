@@ -131,6 +131,7 @@ impl AdminApi {
             "PreviewClusterLayoutChanges" => handle::<endpoint::PreviewClusterLayoutChanges, _>(payload, |_| self.preview_layout()),
             "ApplyClusterLayout" => handle::<endpoint::ApplyClusterLayout, _>(payload, |wanted| self.apply_layout(wanted.version)),
             "RevertClusterLayout" => handle::<endpoint::RevertClusterLayout, _>(payload, |_| self.revert_layout()),
+            "RecoverClusterLayout" => handle::<endpoint::RecoverClusterLayout, _>(payload, |recover| self.recover_layout(recover)),
             "ClusterLayoutSkipDeadNodes" => handle::<endpoint::ClusterLayoutSkipDeadNodes, _>(payload, |skip| self.skip_dead_nodes(skip)),
             "GetNodeInfo" => handle::<endpoint::GetNodeInfo, _>(payload, move |request| {
                 self.on_nodes::<endpoint::GetNodeInfo, _, _, _>(request, context, |_| async { Ok(self.node_info()) })
