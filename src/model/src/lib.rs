@@ -2,12 +2,13 @@
 //!
 //! Reading order: `rows` (what is stored), `schema` (the tables and their hooks), `index` (what hooks derive), `policy`, `acl`, `judge` (who may
 //! what: pure), `access` (the same from stored rows),
-//! `buckets`, `keys`, `objects` (put, get, head, delete, copy), `listing`, `uploads` (multipart), `node` (assembly).
+//! `buckets`, `keys`, `objects` (put, get, head, delete, copy), `listing`, `uploads` (multipart), `certificates`, `node` (assembly).
 
 pub mod access;
 pub mod acl;
 pub mod body;
 pub mod buckets;
+pub mod certificates;
 pub mod encryption;
 pub mod error;
 pub mod index;

@@ -27,6 +27,7 @@ use garage_util::{config::ConsistencyMode, disk::Disk, runtime::Runtime, workers
 use crate::{
     access::AccessControl,
     buckets::Buckets,
+    certificates::Certificates,
     encryption::EncryptionKeys,
     keys::Keys,
     objects::Objects,
@@ -123,6 +124,8 @@ pub struct Node {
     pub objects: Objects,
     /// Multipart uploads.
     pub uploads: Uploads,
+    /// Certificates of websites.
+    pub certificates: Certificates,
     /// Control rows.
     pub control: Control,
 }
@@ -167,11 +170,13 @@ impl PreparedNode {
         let blocks = BlockManager::new(runtime.clone(), Arc::new(handle.clone()), service, options.blocks);
         let encryption = EncryptionKeys::new(runtime.clone(), &options.secret, &options.former_secrets);
         let objects = Objects::new(tables, blocks.clone(), options.inline_max_bytes, encryption);
-        let keys = Keys::new(control.clone(), Sealer::new(&options.secret, &options.former_secrets), runtime.clone());
+        let sealer = Sealer::new(&options.secret, &options.former_secrets);
+        let certificates = Certificates::new(control.clone(), sealer.clone(), runtime.clone());
+        let keys = Keys::new(control.clone(), sealer, runtime.clone());
         let buckets = Buckets::new(control.clone(), objects.clone(), keys.clone(), runtime, options.allow_punycode);
         let access = AccessControl::new(keys, buckets);
         let uploads = Uploads::new(objects.clone());
-        let node = Node { cluster: handle, db, store, syncer, workers, blocks, access, objects, uploads, control };
+        let node = Node { cluster: handle, db, store, syncer, workers, blocks, access, objects, uploads, certificates, control };
         Ok(PreparedNode { node, cluster, mirror })
     }
 

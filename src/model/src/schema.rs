@@ -23,7 +23,7 @@ use crate::{
     index::{self, Delta, Head, HeadMarker, Older, Shown},
     listing::replica,
     rows::{
-        ADMIN_TOKEN, ALIAS, BUCKET, KEY, OLDER_VERSION, PART, UPLOAD, VERSION,
+        ACME_ACCOUNT, ADMIN_TOKEN, ALIAS, BUCKET, CERTIFICATE, KEY, OLDER_VERSION, PART, UPLOAD, VERSION,
         object::{ObjectMeta, ObjectSummary, StoredSlot, VersionRow, VersionState, null_slot, slot_key, slot_of, split_slot},
         part::PartRow,
         payload::{PayloadChunk, chunk_of},
@@ -32,12 +32,20 @@ use crate::{
 };
 
 /// The control tables, which every node mirrors.
-pub const CONTROL_TABLES: [TableId; 4] = [BUCKET, ALIAS, KEY, ADMIN_TOKEN];
+pub const CONTROL_TABLES: [TableId; 6] = [BUCKET, ALIAS, KEY, ADMIN_TOKEN, CERTIFICATE, ACME_ACCOUNT];
 
 /// All tables of a node, whose clock tells the time of locks.
 pub fn schemas(clock: Runtime) -> Schemas {
     let control = |(id, name)| -> Arc<dyn TableSchema> { Arc::new(ControlTable { id, name }) };
-    let controls = [(BUCKET, "bucket"), (ALIAS, "bucket_alias"), (KEY, "key"), (ADMIN_TOKEN, "admin_token")].map(control);
+    let controls = [
+        (BUCKET, "bucket"),
+        (ALIAS, "bucket_alias"),
+        (KEY, "key"),
+        (ADMIN_TOKEN, "admin_token"),
+        (CERTIFICATE, "certificate"),
+        (ACME_ACCOUNT, "acme_account"),
+    ]
+    .map(control);
     let versions = VersionTable { clock };
     let data: [Arc<dyn TableSchema>; 5] =
         [Arc::new(versions), Arc::new(OlderVersionTable), Arc::new(UploadTable), Arc::new(PartTable), Arc::new(ReferenceTable)];

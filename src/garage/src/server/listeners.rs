@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use garage_acme::{Acme, AcmeOptions, ChallengeFront, Transport, WebsiteTls};
 use garage_api_admin::{AdminHttp, AdminHttpOptions, AdminOptions};
 use garage_api_common::http::{
     HttpService, ListenAddress, Listener, RedirectToHttps, ServerOptions, serve,
@@ -9,8 +10,8 @@ use garage_api_common::http::{
 };
 use garage_api_s3::{S3Api, S3Options};
 use garage_util::{
-    config::{Listen, S3Web, Tls},
-    runtime::Runtime,
+    config::{self, Listen, S3Web, Tls},
+    runtime::{Lane, Runtime},
 };
 use garage_web::{WebMetrics, WebOptions, WebServer};
 use prometheus_client::registry::Registry;
@@ -81,19 +82,13 @@ pub(super) async fn start(settings: &Settings, runtime: &Runtime, server: &Serve
         fronts.push(front);
     }
     if let Some(tls) = &config.s3_api.tls {
-        let choice = files_of(tls, runtime, "s3_api").await?;
+        let choice = files_of(tls, runtime, "s3_api").await?.map(|files| files as Arc<dyn TlsChoice>);
         fronts.push(bind(&tls.bind_addr, SOCKET_MODE_PUBLIC, "s3_api.tls_bind_addr", s3).await?.with_tls(choice));
     }
     // Filled by the fronts, told by the admin interface.
     let mut registry = Registry::default();
     if let Some(web) = &config.s3_web {
-        let sites: Arc<dyn HttpService> = Arc::new(web_server(web, runtime, server, &mut registry));
-        let service = plain(&sites, web.tls.as_ref());
-        fronts.push(bind(&web.bind_addr, SOCKET_MODE_PUBLIC, "s3_web.bind_addr", service).await?);
-        if let Some(tls) = &web.tls {
-            let choice = files_of(tls, runtime, "s3_web").await?;
-            fronts.push(bind(&tls.bind_addr, SOCKET_MODE_PUBLIC, "s3_web.tls_bind_addr", sites).await?.with_tls(choice));
-        }
+        fronts.extend(web_fronts(settings, web, runtime, server, &mut registry).await?);
     }
     let admin: Arc<dyn HttpService> = Arc::new(AdminHttp::new(server.admin.clone(), admin_http_options(settings), registry));
     if let Some(listen) = &config.admin.api_bind_addr {
@@ -101,7 +96,7 @@ pub(super) async fn start(settings: &Settings, runtime: &Runtime, server: &Serve
         fronts.push(bind(listen, SOCKET_MODE_ADMIN, "admin.api_bind_addr", service).await?);
     }
     if let Some(tls) = &config.admin.tls {
-        let choice = files_of(tls, runtime, "admin").await?;
+        let choice = files_of(tls, runtime, "admin").await?.map(|files| files as Arc<dyn TlsChoice>);
         fronts.push(bind(&tls.bind_addr, SOCKET_MODE_ADMIN, "admin.tls_bind_addr", admin).await?.with_tls(choice));
     }
     say_what_is_not_served(settings);
@@ -125,8 +120,8 @@ struct Front {
 }
 
 impl Front {
-    fn with_tls(self, tls: Arc<dyn TlsChoice>) -> Front {
-        Front { tls: Some(tls), ..self }
+    fn with_tls(self, tls: Option<Arc<dyn TlsChoice>>) -> Front {
+        Front { tls, ..self }
     }
 }
 
@@ -138,9 +133,48 @@ fn plain(service: &Arc<dyn HttpService>, tls: Option<&Tls>) -> Arc<dyn HttpServi
     }
 }
 
-async fn files_of(tls: &Tls, runtime: &Runtime, table: &str) -> Result<Arc<CertificateFiles>, Failure> {
-    let opened = CertificateFiles::open(&tls.cert_file, &tls.key_file, runtime).await;
-    Ok(opened.map_err(|error| format!("{table}.tls_cert_file, {table}.tls_key_file: {error}"))?)
+async fn files_of(tls: &Tls, runtime: &Runtime, table: &str) -> Result<Option<Arc<CertificateFiles>>, Failure> {
+    let Some((certificate, key)) = &tls.files else { return Ok(None) };
+    let opened = CertificateFiles::open(certificate, key, runtime).await;
+    Ok(Some(opened.map_err(|error| format!("{table}.tls_cert_file, {table}.tls_key_file: {error}"))?))
+}
+
+async fn web_fronts(
+    settings: &Settings,
+    web: &S3Web,
+    runtime: &Runtime,
+    server: &Server,
+    registry: &mut Registry,
+) -> Result<Vec<Front>, Failure> {
+    let sites: Arc<dyn HttpService> = Arc::new(web_server(web, runtime, server, registry));
+    let mut without_tls = plain(&sites, web.tls.as_ref());
+    let mut fronts = Vec::new();
+    if let Some(tls) = &web.tls {
+        let files = files_of(tls, runtime, "s3_web").await?;
+        let choice: Option<Arc<dyn TlsChoice>> = match &settings.config.acme {
+            Some(acme) => {
+                without_tls = Arc::new(ChallengeFront::new(server.node.certificates.clone(), without_tls));
+                Some(Arc::new(WebsiteTls::new(start_acme(acme, web, runtime, server).await?, files)))
+            }
+            None => files.map(|files| files as Arc<dyn TlsChoice>),
+        };
+        fronts.push(bind(&tls.bind_addr, SOCKET_MODE_PUBLIC, "s3_web.tls_bind_addr", sites).await?.with_tls(choice));
+    }
+    fronts.push(bind(&web.bind_addr, SOCKET_MODE_PUBLIC, "s3_web.bind_addr", without_tls).await?);
+    Ok(fronts)
+}
+
+async fn start_acme(acme: &config::Acme, web: &S3Web, runtime: &Runtime, server: &Server) -> Result<Acme, Failure> {
+    let ca_file = acme.ca_file.clone();
+    let options = AcmeOptions {
+        directory_url: acme.directory_url.clone(),
+        contact: acme.contact.clone(),
+        challenge: acme.challenge,
+        transport: runtime.blocking(Lane::File, move || Transport::new(ca_file.as_deref())).await??,
+        root_domain: web.root_domain.clone(),
+    };
+    let node = &server.node;
+    Ok(Acme::start(options, runtime.clone(), node.access.buckets().clone(), node.certificates.clone()))
 }
 
 async fn bind(listen: &Listen, unix_mode: u32, setting: &str, service: Arc<dyn HttpService>) -> Result<Front, Failure> {

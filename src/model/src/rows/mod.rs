@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod bucket;
+pub mod certificate;
 pub mod checksum;
 pub mod key;
 pub mod lifecycle;
@@ -30,6 +31,10 @@ pub const ALIAS: TableId = TableId(17);
 pub const KEY: TableId = TableId(18);
 /// Tokens of the admin API; a control table.
 pub const ADMIN_TOKEN: TableId = TableId(19);
+/// Certificates of websites; a control table.
+pub const CERTIFICATE: TableId = TableId(24);
+/// Accounts with certificate authorities; a control table.
+pub const ACME_ACCOUNT: TableId = TableId(25);
 
 garage_util::id32! {
     /// A bucket.

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Admin, Config, ConfigError, ConsistencyMode, ConsulApi, ConsulDiscovery, DataDir, DataDirUse, K2vApi, KubernetesDiscovery, Listen,
-    Overrides, Problem, RpcSecret, S3Api, S3Web, SecretSource, Tls, Warning,
+    Acme, AcmeChallenge, Admin, Config, ConfigError, ConsistencyMode, ConsulApi, ConsulDiscovery, DataDir, DataDirUse, K2vApi,
+    KubernetesDiscovery, Listen, Overrides, Problem, RpcSecret, S3Api, S3Web, SecretSource, Tls, Warning,
     reader::{self, Issues, TableReader},
     removed, values,
 };
@@ -312,7 +312,14 @@ fn read_tables<'a>(root: &TableReader<'a>, config: &mut Config) -> Vec<TableRead
         tables.push(table);
     }
     if let Some(table) = root.table("s3_web") {
-        config.s3_web = read_s3_web(&table);
+        config.s3_web = read_s3_web(&table, root.has("acme"));
+        tables.push(table);
+    }
+    if let Some(table) = root.table("acme") {
+        config.acme = Some(read_acme(&table));
+        if config.s3_web.as_ref().is_none_or(|web| web.tls.is_none()) {
+            root.refuse("acme", "certificates are for websites: set tls_bind_addr in [s3_web], such as \"[::]:443\"");
+        }
         tables.push(table);
     }
     if let Some(table) = root.table("admin") {
@@ -337,7 +344,7 @@ fn read_s3_api(table: &TableReader<'_>, s3_api: &mut S3Api) {
     }
     table.set_some("root_domain", reader::domain, &mut s3_api.root_domain);
     table.set_some("public_endpoint", reader::url, &mut s3_api.public_endpoint);
-    s3_api.tls = read_tls(table);
+    s3_api.tls = read_tls(table, false);
     s3_api.public_endpoint_path_style = s3_api.root_domain.is_none();
     table.set("public_endpoint_path_style", reader::flag, &mut s3_api.public_endpoint_path_style);
     if s3_api.public_endpoint_path_style {
@@ -367,16 +374,16 @@ fn read_k2v_api(table: &TableReader<'_>) -> Option<K2vApi> {
     Some(K2vApi { api_bind_addr: api_bind_addr?, public_endpoint })
 }
 
-fn read_s3_web(table: &TableReader<'_>) -> Option<S3Web> {
+fn read_s3_web(table: &TableReader<'_>, has_acme: bool) -> Option<S3Web> {
     let bind_addr = table.require("bind_addr", reader::listen, "where websites are served, such as \"[::]:3902\"");
     let root_domain = table.get("root_domain", reader::domain);
     let add_host_to_metrics = table.get("add_host_to_metrics", reader::flag).unwrap_or(false);
-    let tls = read_tls(table);
+    let tls = read_tls(table, has_acme);
     Some(S3Web { bind_addr: bind_addr?, root_domain, add_host_to_metrics, tls })
 }
 
-/// The keys `tls_*` of a table.
-fn read_tls(table: &TableReader<'_>) -> Option<Tls> {
+/// The keys `tls_*` of a table. `has_acme`: certificates may come from elsewhere than from files.
+fn read_tls(table: &TableReader<'_>, has_acme: bool) -> Option<Tls> {
     let bind_addr = table.get("tls_bind_addr", reader::listen);
     let (certificate, key) = (table.get("tls_cert_file", reader::path), table.get("tls_key_file", reader::path));
     let redirect = table.get("tls_redirect", reader::flag).unwrap_or(false);
@@ -392,8 +399,8 @@ fn read_tls(table: &TableReader<'_>) -> Option<Tls> {
         }
     }
     let files = certificate.zip(key);
-    if table.has("tls_bind_addr") && !table.has("tls_cert_file") && !table.has("tls_key_file") {
-        table.refuse("tls_bind_addr", "needs a certificate: set tls_cert_file and tls_key_file");
+    if table.has("tls_bind_addr") && !table.has("tls_cert_file") && !table.has("tls_key_file") && !has_acme {
+        table.refuse("tls_bind_addr", "needs a certificate: set tls_cert_file and tls_key_file, or for websites the table [acme]");
     }
     let bind_addr = bind_addr?;
     let redirect_port = match (redirect, &bind_addr) {
@@ -404,8 +411,38 @@ fn read_tls(table: &TableReader<'_>) -> Option<Tls> {
             None
         }
     };
-    let (cert_file, key_file) = files?;
-    Some(Tls { bind_addr, cert_file, key_file, redirect_port })
+    Some(Tls { bind_addr, files, redirect_port })
+}
+
+/// The directory of Let's Encrypt.
+const ACME_DIRECTORY_DEFAULT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+fn read_acme(table: &TableReader<'_>) -> Acme {
+    let directory_url = table.get("directory_url", reader::url).unwrap_or_else(|| ACME_DIRECTORY_DEFAULT.to_owned());
+    let mut contact = Vec::new();
+    for (line, text) in table.lines_of_texts("contact") {
+        let address = text.strip_prefix("mailto:").unwrap_or(&text);
+        match address.split_once('@') {
+            Some((name, domain)) if !name.is_empty() && !domain.is_empty() => contact.push(address.to_owned()),
+            _ => table.refuse_at(line, "contact", format!("{text:?} is no mail address")),
+        }
+    }
+    let challenge = table.get("challenge", acme_challenge);
+    let ca_file = table.get("ca_file", reader::path);
+    let meaning = "set it to true once you have read the terms of the authority at directory_url";
+    let accepted = table.require("accept_terms_of_service", reader::flag, meaning);
+    if accepted == Some(false) {
+        table.refuse("accept_terms_of_service", format!("no authority issues certificates without it: {meaning}, or remove the table"));
+    }
+    Acme { directory_url, contact, challenge, ca_file }
+}
+
+fn acme_challenge(value: &DeValue<'_>) -> Result<AcmeChallenge, String> {
+    match reader::text(value)?.as_str() {
+        "http-01" => Ok(AcmeChallenge::Http01),
+        "tls-alpn-01" => Ok(AcmeChallenge::TlsAlpn01),
+        other => Err(format!("must be \"http-01\" or \"tls-alpn-01\", not {other:?}; or remove the key, then both are tried")),
+    }
 }
 
 fn read_admin(table: &TableReader<'_>, admin: &mut Admin) {
@@ -414,7 +451,7 @@ fn read_admin(table: &TableReader<'_>, admin: &mut Admin) {
     admin.metrics_token = secret_source(table, "metrics_token");
     table.set("metrics_require_token", reader::flag, &mut admin.metrics_require_token);
     table.set_some("trace_sink", reader::url, &mut admin.trace_sink);
-    admin.tls = read_tls(table);
+    admin.tls = read_tls(table, false);
 }
 
 fn read_consul(table: &TableReader<'_>) -> Option<ConsulDiscovery> {

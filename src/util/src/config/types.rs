@@ -77,6 +77,8 @@ pub struct Config {
     pub k2v_api: Option<K2vApi>,
     /// Bucket websites; `None`: not served.
     pub s3_web: Option<S3Web>,
+    /// Our own table: certificates for websites from an authority; `None`: only those in files.
+    pub acme: Option<Acme>,
     /// The admin interface, metrics and traces.
     pub admin: Admin,
     /// Peers are looked up in Consul.
@@ -147,6 +149,7 @@ impl Config {
             s3_api: S3Api::new("garage"),
             k2v_api: None,
             s3_web: None,
+            acme: None,
             admin: Admin::default(),
             consul_discovery: None,
             kubernetes_discovery: None,
@@ -247,12 +250,32 @@ pub struct S3Web {
 pub struct Tls {
     /// Listener.
     pub bind_addr: Listen,
-    /// Certificate and those above it (PEM).
-    pub cert_file: PathBuf,
-    /// Its private key (PEM).
-    pub key_file: PathBuf,
+    /// Certificate chain and private key (PEM); `None`: certificates come from the authority of [`Acme`].
+    pub files: Option<(PathBuf, PathBuf)>,
     /// The port to which the listener without TLS leads its clients; `None`: it serves them.
     pub redirect_port: Option<u16>,
+}
+
+/// `[acme]`: a certificate authority that is asked for the certificates of websites (RFC 8555).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// URL of the authority's directory.
+    pub directory_url: String,
+    /// Addresses that the authority may write to.
+    pub contact: Vec<String>,
+    /// The proof that is given; `None`: one after the other, until one is accepted.
+    pub challenge: Option<AcmeChallenge>,
+    /// Certificates (PEM) by which the authority's own server is known; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How the authority is shown that a name leads here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcmeChallenge {
+    /// By a text over HTTP on port 80 (RFC 8555 §8.3).
+    Http01,
+    /// By a certificate over TLS on port 443 (RFC 8737).
+    TlsAlpn01,
 }
 
 /// `[admin]`.
