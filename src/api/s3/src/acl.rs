@@ -26,6 +26,7 @@ use crate::{
     limits::ACL_MAX_BYTES,
     request::{IncomingBody, Request, Services, Target},
     settings::{Owner, owner_of},
+    tagging::change_object,
 };
 
 /// What a list stands on.
@@ -350,7 +351,7 @@ pub async fn put_of_object(services: &Services, target: &Target, request: &Reque
     if !target.bucket.row.access.ownership.has_acls() {
         return Ok(answer::empty(StatusCode::OK));
     }
-    Err(S3Error::operation_not_implemented("PutObjectAcl"))
+    change_object(services, target, request, StatusCode::OK, |headers| headers.acl = Some(acl.clone())).await
 }
 
 #[cfg(test)]

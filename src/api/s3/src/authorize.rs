@@ -20,7 +20,7 @@ use garage_model::{
         Facts,
         actions::{self, Action},
     },
-    rows::bucket::BucketState,
+    rows::{access::Tag, bucket::BucketState},
 };
 use http::header;
 
@@ -89,6 +89,44 @@ fn bucket_error(subject: &Subject<'_>, error: ModelError) -> S3Error {
         },
         error => subject.error(error),
     }
+}
+
+/// Lets the caller set these tags on the object of the request, or not: the tags are facts that a policy may ask for.
+///
+/// Errors: those of [`authorize`].
+pub(crate) async fn authorize_tags(services: &Services, target: &Target, request: &Request, tags: &[Tag]) -> Result<(), S3Error> {
+    let subject = target.subject();
+    if target.bucket.row.state != BucketState::Live {
+        return Err(subject.error(ClientError::BucketBusy.into()));
+    }
+    let action = match request.query.has("versionId") {
+        true => actions::PUT_OBJECT_VERSION_TAGGING,
+        false => actions::PUT_OBJECT_TAGGING,
+    };
+    if allows_tags(services, &target.judge, request, &target.key, action, tags).await.map_err(|error| subject.error(error))? {
+        return Ok(());
+    }
+    let fresh = services.access.fresh_judge(request.key.as_ref(), &target.bucket, request.context()).await;
+    let fresh = fresh.map_err(|error| bucket_error(&subject, error))?;
+    match allows_tags(services, &fresh, request, &target.key, action, tags).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(S3Error::access_denied()),
+        Err(error) => Err(subject.error(error)),
+    }
+}
+
+async fn allows_tags(
+    services: &Services,
+    judge: &Judge,
+    request: &Request,
+    key: &str,
+    action: Action,
+    tags: &[Tag],
+) -> Result<bool, ModelError> {
+    let seen = if judge.needs_object(action) { look_at(services, request, judge, key).await? } else { None };
+    let mut facts = facts_for(judge, request);
+    add_tags(&mut facts, tags);
+    Ok(judge.allows(action, Some(key), seen.as_ref().map(FoundObject::access).as_ref(), &facts))
 }
 
 /// Whether the caller may do each of these actions on its key: for requests on many objects of one bucket.
@@ -203,7 +241,7 @@ pub(crate) fn facts_of(request: &Request) -> Facts {
 }
 
 /// The tags that a request brings.
-pub(crate) fn add_tags(facts: &mut Facts, tags: &[garage_model::rows::access::Tag]) {
+fn add_tags(facts: &mut Facts, tags: &[Tag]) {
     for (name, value) in tags {
         facts.add(&format!("s3:RequestObjectTag/{name}"), value);
         facts.add("s3:RequestObjectTagKeys", name);

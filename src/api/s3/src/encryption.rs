@@ -200,6 +200,13 @@ fn read(document: &[u8]) -> Result<BucketEncryption, S3Error> {
     if rule.children.is_empty() { Err(malformed()) } else { Ok(encryption) }
 }
 
+/// Whether a document is taken; what is taken reads back as itself.
+pub fn reads_back(document: &[u8]) -> bool {
+    let Ok(encryption) = read(document) else { return false };
+    assert_eq!(read(render(encryption).as_bytes()).ok(), Some(encryption), "an encryption configuration reads back");
+    true
+}
+
 fn render(encryption: BucketEncryption) -> String {
     let mut xml = XmlWriter::s3_document("ServerSideEncryptionConfiguration");
     xml.open("Rule");

@@ -17,6 +17,7 @@ use garage_model::{
     policy::actions,
     rows::{checksum::StoredChecksum, object::ObjectMeta, part::PART_NUMBER_MAX},
 };
+use garage_rpc::register::slots::Slot;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
@@ -63,6 +64,11 @@ pub async fn find(services: &Services, target: &Target, request: &Request, conte
     let found = found.map_err(|error| target.subject().error(error))?.ok_or_else(|| target.no_such_key(request))?;
     target.check_judged(&found)?;
     Ok(found)
+}
+
+/// The version that a request names; `None`: the current one.
+pub fn requested_slot(target: &Target, request: &Request) -> Result<Option<Slot>, S3Error> {
+    check_version_id(request, target).map(|()| None)
 }
 
 /// Every object here has the version id `null`.

@@ -15,6 +15,7 @@ mod content;
 mod copy;
 pub mod cors;
 mod delete;
+pub mod documents;
 mod encryption;
 mod get;
 mod headers;

@@ -156,7 +156,8 @@ pub async fn delete_public_access_block(services: &Services, target: &Target, re
     set(services, target, request, StatusCode::NO_CONTENT, |row| row.access.public_access_block = None).await
 }
 
-fn read_block(document: &[u8]) -> Result<PublicAccessBlock, S3Error> {
+/// The block in a document. Errors: 400 `MalformedXML`.
+pub fn read_block(document: &[u8]) -> Result<PublicAccessBlock, S3Error> {
     let document = parse(document, &["PublicAccessBlockConfiguration"])?;
     document.only(&SWITCHES.map(|(name, _)| name))?;
     let mut block = PublicAccessBlock::default();
@@ -209,7 +210,8 @@ pub async fn delete_ownership(services: &Services, target: &Target, request: &Re
     set(services, target, request, StatusCode::NO_CONTENT, |row| row.access.ownership = Ownership::Removed).await
 }
 
-fn read_ownership(document: &[u8]) -> Result<Ownership, S3Error> {
+/// The ownership in a document. Errors: 400 `MalformedXML`.
+pub fn read_ownership(document: &[u8]) -> Result<Ownership, S3Error> {
     let document = parse(document, &["OwnershipControls"])?;
     document.only(&["Rule"])?;
     let rule = document.at_most_one("Rule")?.ok_or_else(malformed)?;

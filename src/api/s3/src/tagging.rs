@@ -7,12 +7,21 @@ use garage_api_common::{
     http::Body,
     xml::{Element, XmlWriter, malformed, parse},
 };
-use garage_model::rows::access::Tag;
+use garage_model::{
+    ModelError,
+    error::ClientError,
+    rows::{
+        access::Tag,
+        object::{ObjectHeaders, ObjectMeta},
+    },
+};
 use garage_table::control::Effect;
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::{
-    answer, get, headers,
+    answer,
+    authorize::authorize_tags,
+    get, headers,
     limits::{BUCKET_TAGS_MAX, OBJECT_TAGS_MAX, TAG_KEY_MAX_CHARS, TAG_VALUE_MAX_CHARS, TAGGING_MAX_BYTES},
     request::{IncomingBody, Request, Services, Target},
 };
@@ -134,20 +143,37 @@ pub async fn get_of_object(services: &Services, target: &Target, request: &Reque
     Ok(answer::xml(render(&found.meta.headers.tags)))
 }
 
-/// PUT of an object's tags.
+/// PUT of an object's tags. Neither a new version nor another Last-Modified.
 pub async fn put_of_object(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     let tags = of_document(&body.read_with_integrity(TAGGING_MAX_BYTES).await?, OBJECT_TAGS_MAX)?;
-    let _ = (services, target, request, tags);
-    Err(S3Error::operation_not_implemented("PutObjectTagging"))
+    authorize_tags(services, target, request, &tags).await?;
+    change_object(services, target, request, StatusCode::OK, |headers| headers.tags.clone_from(&tags)).await
 }
 
 /// DELETE of an object's tags.
 pub async fn delete_of_object(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    let found = get::find(services, target, request, false).await?;
-    if found.meta.headers.tags.is_empty() {
-        return Ok(answer::empty(StatusCode::NO_CONTENT));
+    change_object(services, target, request, StatusCode::NO_CONTENT, |headers| headers.tags.clear()).await
+}
+
+/// Changes what is known of the version that a request names beside its content.
+pub async fn change_object(
+    services: &Services,
+    target: &Target,
+    request: &Request,
+    status: StatusCode,
+    change: impl Fn(&mut ObjectHeaders) + Send + Sync,
+) -> Result<Response<Body>, S3Error> {
+    let slot = get::requested_slot(target, request)?;
+    let change = |meta: &mut ObjectMeta, _| {
+        change(&mut meta.headers);
+        Ok(())
+    };
+    let changed = services.objects.change_version(&target.bucket_ref(), &target.key, slot, request.context(), change).await;
+    match changed {
+        Ok(_) => Ok(answer::empty(status)),
+        Err(ModelError::Client(ClientError::NoSuchKey)) => Err(target.no_such_key(request)),
+        Err(error) => Err(target.subject().error(error)),
     }
-    Err(S3Error::operation_not_implemented("DeleteObjectTagging"))
 }
 
 #[cfg(test)]

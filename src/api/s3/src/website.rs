@@ -78,6 +78,13 @@ fn read(document: &[u8]) -> Result<Website, S3Error> {
     Ok(Website { index_document, error_document, routing_rules, redirect_all: false })
 }
 
+/// Whether a document is taken; what is taken reads back as itself.
+pub fn reads_back(document: &[u8]) -> bool {
+    let Ok(website) = read(document) else { return false };
+    assert_eq!(read(render(&website).as_bytes()).ok().as_ref(), Some(&website), "a website configuration reads back");
+    true
+}
+
 fn invalid(message: &'static str, name: &str) -> S3Error {
     S3Error::invalid_argument(message, name, "")
 }

@@ -136,6 +136,16 @@ impl Policy {
         verdict
     }
 
+    /// The same with one statement more, which denies everything to everyone.
+    #[must_use]
+    pub fn with_denial(mut self) -> Policy {
+        let all = || Scope::Only(vec![Pattern::new("*", pattern::Syntax { wildcards: true, variables: false })]);
+        let principals = Scope::Only(Principals { everyone: true, key_ids: BTreeSet::new() });
+        let conditions = Vec::new();
+        self.statements.push(Statement { effect: Effect::Deny, principals, actions: all(), resources: all(), conditions });
+        self
+    }
+
     /// The access keys that it names.
     pub fn key_ids(&self) -> BTreeSet<&str> {
         self.statements.iter().flat_map(|statement| &statement.principals.named().key_ids).map(String::as_str).collect()

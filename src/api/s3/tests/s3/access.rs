@@ -339,6 +339,76 @@ async fn tags_of_objects_uploads_and_buckets_are_kept() {
 }
 
 #[tokio::test]
+async fn tags_change_without_a_new_object() {
+    let server = Server::start().await;
+    let owner = &server.client;
+    let other = server.other_client(NONE, false).await;
+    let set = |tags: &str| format!("<Tagging><TagSet>{tags}</TagSet></Tagging>");
+    let tag = |key: &str| format!("<Tag><Key>{key}</Key><Value>v</Value></Tag>");
+    // Inline, in blocks, in parts: the content stays readable.
+    for (target, len_bytes) in [("/bkt/small", 10), ("/bkt/large", 600 << 10)] {
+        let body = "x".repeat(len_bytes);
+        owner.put(target, &body).await.ok();
+        let before = owner.head(target).await;
+        let tagging = format!("{target}?tagging");
+        owner.put(&tagging, set(&(tag("a") + &tag("b")))).await.ok();
+        assert_eq!(owner.get(&tagging).await.ok().elements("Key"), ["a", "b"]);
+        let after = owner.get(target).await.ok();
+        assert_eq!((after.header("x-amz-tagging-count"), after.text() == body), (Some("2"), true));
+        for same in ["etag", "last-modified", "content-length"] {
+            assert_eq!(after.header(same), before.header(same));
+        }
+        owner.put(&tagging, set(&(0..11).map(|number| tag(&format!("k{number}"))).collect::<String>())).await.is(400, "BadRequest");
+        owner.put(&tagging, set(&tag("a<b").replace("a<b", "a&lt;b"))).await.is(400, "InvalidTag");
+        owner.put(&tagging, "<Tagging/>").await.is(400, "MalformedXML");
+        assert_eq!(owner.get(&tagging).await.ok().elements("Key"), ["a", "b"]);
+        other.put(&tagging, set(&tag("c"))).await.is(403, "AccessDenied");
+        other.delete(&tagging).await.is(403, "AccessDenied");
+        assert_eq!(owner.delete(&tagging).await.status, 204);
+        assert_eq!(owner.get(&tagging).await.ok().elements("Key"), [""; 0]);
+        assert_eq!(owner.get(target).await.ok().text(), body);
+    }
+    owner.put("/bkt/none?tagging", set(&tag("a"))).await.is(404, "NoSuchKey");
+    owner.delete("/bkt/none?tagging").await.is(404, "NoSuchKey");
+    // What tags may be set is a matter of policy.
+    let only = format!(
+        r#"{},"Condition":{{"ForAllValues:StringEquals":{{"s3:RequestObjectTagKeys":["c"]}}}}}}"#,
+        statement("Allow", &format!(r#"{{"AWS":"{}"}}"#, other.key), r#""s3:PutObjectTagging""#, "/*").trim_end_matches('}')
+    );
+    owner.put("/bkt?policy", policy(&[only])).await.ok();
+    other.put("/bkt/small?tagging", set(&tag("d"))).await.is(403, "AccessDenied");
+    other.put("/bkt/small?tagging", set(&tag("c"))).await.ok();
+    assert_eq!(owner.get("/bkt/small?tagging").await.ok().elements("Key"), ["c"]);
+}
+
+#[tokio::test]
+async fn the_list_of_an_object_changes_without_a_new_object() {
+    let server = Server::start().await;
+    let owner = &server.client;
+    let other = server.other_client(NONE, false).await;
+    owner.put("/bkt?ownershipControls", ownership("ObjectWriter")).await.ok();
+    owner.put("/bkt/k", "x").await.ok();
+    let before = owner.head("/bkt/k").await;
+    anonymous(owner, "GET", "/bkt/k").await.is(403, "AccessDenied");
+    owner.call("PUT", "/bkt/k?acl").header("x-amz-acl", "public-read").send().await.ok();
+    let open = anonymous(owner, "GET", "/bkt/k").await.ok();
+    assert_eq!((open.text().as_str(), open.header("etag")), ("x", before.header("etag")));
+    let acl = owner.get("/bkt/k?acl").await.ok().text();
+    owner.call("PUT", "/bkt/k?acl").header("x-amz-acl", "private").send().await.ok();
+    anonymous(owner, "GET", "/bkt/k").await.is(403, "AccessDenied");
+    owner.put("/bkt/k?acl", acl).await.ok();
+    anonymous(owner, "GET", "/bkt/k").await.ok();
+    // Whoever may write the list may hand the writing of it on.
+    let grants = |permission: &str| format!("id=\"{}\"{}", other.key, permission);
+    owner.call("PUT", "/bkt/k?acl").header("x-amz-grant-read-acp", grants("")).header("x-amz-grant-write-acp", grants("")).send().await.ok();
+    other.get("/bkt/k").await.is(403, "AccessDenied");
+    assert_eq!(other.get("/bkt/k?acl").await.ok().elements("Permission"), ["READ_ACP", "WRITE_ACP"]);
+    other.call("PUT", "/bkt/k?acl").header("x-amz-acl", "authenticated-read").send().await.ok();
+    other.get("/bkt/k").await.ok();
+    owner.call("PUT", "/bkt/none?acl").header("x-amz-acl", "private").send().await.is(404, "NoSuchKey");
+}
+
+#[tokio::test]
 async fn a_website_is_configured_by_a_document() {
     let server = Server::start().await;
     let owner = &server.client;

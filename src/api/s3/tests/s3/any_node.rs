@@ -56,4 +56,25 @@ async fn blocks_lists_and_tags_count_at_every_node() {
     for owner in owners {
         assert_eq!(owner.get("/bkt?tagging").await.ok().elements("Key"), ["k"]);
     }
+    for (index, owner) in owners.iter().enumerate() {
+        let document = format!("<Tagging><TagSet><Tag><Key>by</Key><Value>{index}</Value></Tag></TagSet></Tagging>");
+        owner.put("/bkt/k?tagging", document).await.ok();
+        for reader in owners {
+            assert_eq!(reader.get("/bkt/k?tagging").await.ok().elements("Value"), [index.to_string()]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn encrypted_objects_are_read_at_every_node() {
+    let cluster = Cluster::start().await;
+    let owners = &cluster.owners;
+    let body: Vec<u8> = (0..600u32 << 10).map(|at| (at / 7) as u8).collect();
+    owners[0].call("PUT", "/bkt/k").header("x-amz-server-side-encryption", "AES256").body(&body).send().await.ok();
+    for owner in owners {
+        let got = owner.get("/bkt/k").await.ok();
+        assert!(got.body == body && got.header("x-amz-server-side-encryption") == Some("AES256"));
+        let range = owner.call("GET", "/bkt/k").header("range", "bytes=300000-300009").send().await;
+        assert!(range.body == body[300_000..300_010]);
+    }
 }
