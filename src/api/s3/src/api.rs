@@ -11,7 +11,7 @@ use garage_api_common::{
     sigv4::{self, AuthForm, KeySecret, RequestView, SecretLookup, SignatureSettings},
 };
 use garage_model::{RequestContext, access::AccessControl, keys::AccessKey, objects::Objects, policy::actions::Action, uploads::Uploads};
-use garage_util::runtime::Runtime;
+use garage_util::{config::Subnet, runtime::Runtime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header, request::Parts};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -28,8 +28,9 @@ use crate::{
     list, multipart, multipart_list,
     post::{self, Form},
     put,
-    request::{IncomingBody, Request, Sender, Services, Target},
+    request::{IncomingBody, Request, Services, Target},
     router::{BucketOperation, ObjectOperation, Operation, route},
+    sender::{Sender, origin},
     settings, tagging,
 };
 
@@ -40,6 +41,8 @@ pub struct S3Options {
     pub region: String,
     /// The domain under which buckets have host names (`root_domain`), with or without a leading dot.
     pub root_domain: Option<String>,
+    /// Proxies whose word on a client's address and scheme counts (`trusted_proxies`).
+    pub trusted_proxies: Vec<Subnet>,
 }
 
 /// The S3 interface of a node.
@@ -47,6 +50,7 @@ pub struct S3Api {
     services: Services,
     signatures: SignatureSettings,
     root_domains: Vec<String>,
+    trusted_proxies: Vec<Subnet>,
 }
 
 impl S3Api {
@@ -54,7 +58,7 @@ impl S3Api {
     pub fn new(options: S3Options, runtime: Runtime, access: AccessControl, objects: Objects, uploads: Uploads) -> S3Api {
         let signatures = SignatureSettings::s3(&*options.region);
         let services = Services { runtime, access, objects, uploads, region: options.region.into() };
-        S3Api { services, signatures, root_domains: options.root_domain.into_iter().collect() }
+        S3Api { services, signatures, root_domains: options.root_domain.into_iter().collect(), trusted_proxies: options.trusted_proxies }
     }
 
     async fn answer(&self, request: http::Request<RequestBody>, context: HttpContext) -> Response<Body> {
@@ -110,7 +114,8 @@ impl S3Api {
         let key = lookup.found.into_inner().filter(|_| authenticated.form != AuthForm::Anonymous);
         let key = key.map(|key| caller.get_or_init(|| key).clone());
         let (form, signed_at_ms) = (authenticated.form, authenticated.signed_at_ms);
-        let sender = Sender { peer: context.peer, is_encrypted: context.secure, form, signed_at_ms };
+        let (client_address, is_encrypted) = origin(context.peer, context.secure, &parts.headers, &self.trusted_proxies);
+        let sender = Sender { address: client_address, is_encrypted, form, signed_at_ms };
         let body = IncomingBody::of_request(stream, parts.headers.clone(), authenticated.payload, self.services.runtime.clone());
         let client_waits = parts.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let base_url = base_url(&parts, &address);

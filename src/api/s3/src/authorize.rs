@@ -8,7 +8,7 @@
 //! Source: s3 reference §3.1 (order of checks), §3.11, §3.12.
 
 use futures::{StreamExt, TryStreamExt, stream};
-use garage_api_common::{ErrorCode, S3Error, http::Peer, sigv4::AuthForm, time::iso8601};
+use garage_api_common::{ErrorCode, S3Error, sigv4::AuthForm, time::iso8601};
 use garage_model::{
     ModelError,
     access::Right,
@@ -250,8 +250,8 @@ fn add_tags(facts: &mut Facts, tags: &[Tag]) {
 
 fn add_sender(facts: &mut Facts, request: &Request) {
     let sender = &request.sender;
-    if let Peer::Tcp(address) = sender.peer {
-        facts.add("aws:SourceIp", address.ip().to_canonical().to_string());
+    if let Some(address) = sender.address {
+        facts.add("aws:SourceIp", address.to_string());
     }
     facts.add("aws:SecureTransport", sender.is_encrypted.to_string());
     facts.add("aws:CurrentTime", iso8601(request.now_ms));

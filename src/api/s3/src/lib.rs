@@ -31,6 +31,7 @@ mod put;
 mod request;
 pub mod router;
 pub mod selectors;
+mod sender;
 mod settings;
 mod tagging;
 mod website;

@@ -8,10 +8,10 @@ use garage_api_common::{
     S3Error,
     checksum::ChecksumAlgorithm,
     conditions,
-    http::{Peer, RequestBody},
+    http::RequestBody,
     payload::{BodySpec, BoxError, VerifiedBody},
     query::Query,
-    sigv4::{AuthForm, PayloadMode},
+    sigv4::PayloadMode,
 };
 use garage_model::{
     RequestContext,
@@ -32,6 +32,7 @@ use crate::{
     headers,
     limits::{REQUEST_TIMEOUT, STREAM_TIMEOUT},
     post::FormFile,
+    sender::Sender,
 };
 
 /// The services that handlers work with. Cheap to clone.
@@ -58,17 +59,6 @@ pub struct Request {
     pub client_waits: bool,
     /// Where the bucket is, as the client addressed it: scheme, host, and the bucket if it stands in the path.
     pub base_url: String,
-}
-
-/// Where a request came from, and how it proved it.
-#[derive(Debug, Clone)]
-pub struct Sender {
-    pub peer: Peer,
-    /// Whether nobody on the way could read it.
-    pub is_encrypted: bool,
-    pub form: AuthForm,
-    /// In milliseconds since 1970.
-    pub signed_at_ms: Option<u64>,
 }
 
 impl Request {

@@ -186,7 +186,9 @@ async fn bind(listen: &Listen, unix_mode: u32, setting: &str, service: Arc<dyn H
 
 fn s3_api(settings: &Settings, runtime: &Runtime, server: &Server) -> S3Api {
     let config = &settings.config;
-    let options = S3Options { region: config.s3_api.s3_region.clone(), root_domain: config.s3_api.root_domain.clone() };
+    let s3 = &config.s3_api;
+    let options =
+        S3Options { region: s3.s3_region.clone(), root_domain: s3.root_domain.clone(), trusted_proxies: s3.trusted_proxies.clone() };
     let node = &server.node;
     S3Api::new(options, runtime.clone(), node.access.clone(), node.objects.clone(), node.uploads.clone())
 }

@@ -287,6 +287,11 @@ fn check_rpc_secret(root: &TableReader<'_>, config: &Config) {
     }
 }
 
+fn subnets(value: &DeValue<'_>) -> Result<Vec<values::Subnet>, String> {
+    let DeValue::Array(items) = value else { return Err("must be a list of subnets, such as [\"10.0.0.0/8\"]".into()) };
+    items.iter().map(|item| subnet(item.get_ref()).map(|(subnet, _)| subnet)).collect()
+}
+
 fn subnet(value: &DeValue<'_>) -> Result<(values::Subnet, bool), String> {
     values::parse_subnet(&reader::text(value)?).map_err(|error| error.0)
 }
@@ -345,6 +350,7 @@ fn read_s3_api(table: &TableReader<'_>, s3_api: &mut S3Api) {
     table.set_some("root_domain", reader::domain, &mut s3_api.root_domain);
     table.set_some("public_endpoint", reader::url, &mut s3_api.public_endpoint);
     s3_api.tls = read_tls(table, false);
+    table.set("trusted_proxies", subnets, &mut s3_api.trusted_proxies);
     s3_api.public_endpoint_path_style = s3_api.root_domain.is_none();
     table.set("public_endpoint_path_style", reader::flag, &mut s3_api.public_endpoint_path_style);
     if s3_api.public_endpoint_path_style {

@@ -207,6 +207,8 @@ pub struct S3Api {
     pub public_endpoint_path_style: bool,
     /// Our own keys: a second listener, with TLS.
     pub tls: Option<Tls>,
+    /// Our own key: proxies whose word on a client's address and scheme counts, for conditions of bucket policies.
+    pub trusted_proxies: Vec<Subnet>,
 }
 
 impl S3Api {
@@ -219,6 +221,7 @@ impl S3Api {
             public_endpoint: None,
             public_endpoint_path_style: true,
             tls: None,
+            trusted_proxies: Vec::new(),
         }
     }
 }

@@ -400,7 +400,13 @@ async fn the_list_of_an_object_changes_without_a_new_object() {
     anonymous(owner, "GET", "/bkt/k").await.ok();
     // Whoever may write the list may hand the writing of it on.
     let grants = |permission: &str| format!("id=\"{}\"{}", other.key, permission);
-    owner.call("PUT", "/bkt/k?acl").header("x-amz-grant-read-acp", grants("")).header("x-amz-grant-write-acp", grants("")).send().await.ok();
+    owner
+        .call("PUT", "/bkt/k?acl")
+        .header("x-amz-grant-read-acp", grants(""))
+        .header("x-amz-grant-write-acp", grants(""))
+        .send()
+        .await
+        .ok();
     other.get("/bkt/k").await.is(403, "AccessDenied");
     assert_eq!(other.get("/bkt/k?acl").await.ok().elements("Permission"), ["READ_ACP", "WRITE_ACP"]);
     other.call("PUT", "/bkt/k?acl").header("x-amz-acl", "authenticated-read").send().await.ok();

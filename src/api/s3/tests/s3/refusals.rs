@@ -71,8 +71,8 @@ async fn what_is_not_implemented_is_never_ignored() {
     let server = Server::start().await;
     let client = &server.client;
     for (name, value) in [
-        ("x-amz-server-side-encryption", "AES256"),
-        ("x-amz-server-side-encryption-customer-algorithm", "AES256"),
+        ("x-amz-server-side-encryption", "aws:kms"),
+        ("x-amz-server-side-encryption-aws-kms-key-id", "x"),
         ("x-amz-object-lock-legal-hold", "ON"),
         ("x-amz-write-offset-bytes", "0"),
         ("x-amz-mfa", "1 2"),

@@ -140,7 +140,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 
 /// Serves the S3 interface of a node on a port of its own.
 async fn serve_s3(node: &Node, runtime: &Runtime) -> SocketAddr {
-    let options = S3Options { region: REGION.into(), root_domain: Some(ROOT_DOMAIN.into()) };
+    let options = S3Options { region: REGION.into(), root_domain: Some(ROOT_DOMAIN.into()), trusted_proxies: Vec::new() };
     let api = S3Api::new(options, runtime.clone(), node.access.clone(), node.objects.clone(), node.uploads.clone());
     let any_port = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
     let listener = Listener::bind(&any_port, "test").await.unwrap();
