@@ -18,6 +18,7 @@ use garage_api_common::{
     xml::{Element, parse_any},
 };
 use garage_api_s3::{
+    documents::READERS,
     post::{Fields, Policy},
     router::{BucketOperation, ObjectOperation, Operation, route},
     selectors::{BUCKET_SELECTORS, OBJECT_SELECTORS},
@@ -28,8 +29,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 6] =
-    [("routing", routing), ("signature", signature), ("chunked", chunked), ("xml", xml), ("form", form), ("header_values", header_values)];
+pub const TARGETS: [Target; 7] = [
+    ("routing", routing),
+    ("signature", signature),
+    ("chunked", chunked),
+    ("xml", xml),
+    ("form", form),
+    ("header_values", header_values),
+    ("documents", documents),
+];
 
 /// The next line of the input, and the rest.
 fn line(data: &[u8]) -> (&[u8], &[u8]) {
@@ -124,6 +132,13 @@ pub fn xml(data: &[u8]) {
         let (depth, count) = depth_and_count(&root);
         assert!(depth <= XML_DEPTH_MAX && count <= XML_ELEMENTS_MAX);
     }
+}
+
+/// A settings document (bucket policy, list, tags, website, ...), of the kind that the first byte says; each kind checks its own promises.
+pub fn documents(data: &[u8]) {
+    let [kind, document @ ..] = data else { return };
+    let (_, reads) = READERS[usize::from(*kind) % READERS.len()];
+    reads(document);
 }
 
 /// A form, cut as its first byte says, and the policy in it. The fields before the file have their bound.

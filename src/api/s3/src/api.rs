@@ -169,7 +169,8 @@ impl S3Api {
             headers.insert("x-amz-expected-bucket-owner", owner.clone());
         }
         let body = IncomingBody::of_form(file.within(sizes), headers.clone(), self.services.runtime.clone());
-        let sender = Sender { peer: context.peer, is_encrypted: context.secure, form, signed_at_ms: None };
+        let (client_address, is_encrypted) = origin(context.peer, context.secure, &parts.headers, &self.trusted_proxies);
+        let sender = Sender { address: client_address, is_encrypted, form, signed_at_ms: None };
         let (query, base_url) = (Query::default(), base_url(parts, address));
         let request = Request { headers, query, key, sender, trace, now_ms, client_waits: false, base_url };
         let needed = object_actions(ObjectOperation::PutObject, &request);

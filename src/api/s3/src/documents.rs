@@ -21,6 +21,18 @@ pub const READERS: [Reader; 8] = [
     ("ownership", |document| policy::read_ownership(document).is_ok()),
 ];
 
+/// Documents that are taken, one of each kind: what is changed of them comes close to being one.
+pub const GOOD: [&str; 8] = [
+    r#"{"Version":"2012-10-17","Statement":[{"Sid":"a","Effect":"Allow","Principal":{"AWS":"*"},"Action":["s3:GetObject","s3:List*"],"Resource":["arn:aws:s3:::bkt/${aws:username}/*","arn:aws:s3:::bkt"],"Condition":{"StringLike":{"s3:prefix":["a*","b?"]},"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}}}]}"#,
+    "<AccessControlPolicy><Owner><ID>o</ID></Owner><AccessControlList><Grant><Grantee><ID>x</ID></Grantee><Permission>READ</Permission></Grant></AccessControlList></AccessControlPolicy>",
+    "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>",
+    "<Tagging><TagSet><Tag><Key>a</Key><Value></Value></Tag></TagSet></Tagging>",
+    "<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument><RoutingRules><RoutingRule><Condition><KeyPrefixEquals>p</KeyPrefixEquals></Condition><Redirect><HostName>h</HostName><ReplaceKeyPrefixWith>q</ReplaceKeyPrefixWith></Redirect></RoutingRule></RoutingRules></WebsiteConfiguration>",
+    "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>",
+    "<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls></PublicAccessBlockConfiguration>",
+    "<OwnershipControls><Rule><ObjectOwnership>ObjectWriter</ObjectOwnership></Rule></OwnershipControls>",
+];
+
 fn tags(document: &[u8], max: usize) -> bool {
     let Ok(tags) = tagging::of_document(document, max) else { return false };
     assert_eq!(tagging::of_document(tagging::render(&tags).as_bytes(), max).ok().as_ref(), Some(&tags), "tags read back");
@@ -48,19 +60,7 @@ fn policy_document(document: &[u8]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::READERS;
-
-    /// Documents that are taken, one of each kind: what is changed of them comes close to being one.
-    const GOOD: [&str; 8] = [
-        r#"{"Version":"2012-10-17","Statement":[{"Sid":"a","Effect":"Allow","Principal":{"AWS":"*"},"Action":["s3:GetObject","s3:List*"],"Resource":["arn:aws:s3:::bkt/${aws:username}/*","arn:aws:s3:::bkt"],"Condition":{"StringLike":{"s3:prefix":["a*","b?"]},"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}}}]}"#,
-        "<AccessControlPolicy><Owner><ID>o</ID></Owner><AccessControlList><Grant><Grantee><ID>x</ID></Grantee><Permission>READ</Permission></Grant></AccessControlList></AccessControlPolicy>",
-        "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>",
-        "<Tagging><TagSet><Tag><Key>a</Key><Value></Value></Tag></TagSet></Tagging>",
-        "<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument><RoutingRules><RoutingRule><Condition><KeyPrefixEquals>p</KeyPrefixEquals></Condition><Redirect><HostName>h</HostName><ReplaceKeyPrefixWith>q</ReplaceKeyPrefixWith></Redirect></RoutingRule></RoutingRules></WebsiteConfiguration>",
-        "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>",
-        "<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls></PublicAccessBlockConfiguration>",
-        "<OwnershipControls><Rule><ObjectOwnership>ObjectWriter</ObjectOwnership></Rule></OwnershipControls>",
-    ];
+    use super::{GOOD, READERS};
 
     #[test]
     fn each_kind_takes_its_own_and_none_takes_nonsense() {

@@ -67,6 +67,7 @@ impl<'a> NamedUpload<'a> {
 pub async fn create(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
     known_headers::refuse_conditions(&request.headers)?;
+    encryption::refuse_source_key(&request.headers)?;
     let mut stored_headers = headers::object_headers(&request.headers)?;
     add_labels(services, target, request, &mut stored_headers).await?;
     let asked = asked_checksum(request)?;

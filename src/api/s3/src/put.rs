@@ -20,6 +20,7 @@ use crate::{
 pub async fn put_object(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
     known_headers::refuse_placement(&request.headers)?;
+    encryption::refuse_source_key(&request.headers)?;
     let mut stored_headers = headers::object_headers(&request.headers)?;
     add_labels(services, target, request, &mut stored_headers).await?;
     let condition = write_condition(ParsedCondition::parse(&request.headers)?);
