@@ -20,8 +20,11 @@ use super::{
     Answer, ApplyAnswer, Content, Entry, Message, Outcome, OwnWrite, Phase, PrepareAnswer, QuorumSet, QuorumSets, Step, WriteId, stamp_of,
 };
 
-/// How many rounds an operation goes before it gives up against its rivals.
+/// How many rounds an operation goes before it gives up against its rivals, as long as it sent its version to nobody: it can then say
+/// that it left no trace.
 pub const ROUNDS_MAX: u32 = 8;
+/// How many rounds a write goes that sent its version to someone: giving up would leave its client in doubt, so only the deadline should.
+pub const ROUNDS_IN_DOUBT_MAX: u32 = 64;
 
 /// What the operation is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,6 +115,12 @@ pub enum Weakness {
     DeadInOneSet,
     /// A row written back under a ballot keeps its stamp.
     WriteBackKeepsStamp,
+    /// The own version is installed under a tick above the ballot, which nobody promised.
+    InstallAboveBallot,
+    /// What became of a write is judged by the present sets alone, not by all it was sent under.
+    ForgetsLeftSets,
+    /// A write that others may have sent is taken for one that nobody sent.
+    TakesOverAsNew,
 }
 
 impl<N: Ord + Copy + Debug> Coordinator<N> {
@@ -193,6 +202,9 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
     #[doc(hidden)]
     pub fn weakened(mut self, weakness: Option<Weakness>) -> Coordinator<N> {
         self.weakness = weakness;
+        if self.is_weak(Weakness::TakesOverAsNew) {
+            self.first_sent = None;
+        }
         self
     }
 
@@ -436,7 +448,8 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
     }
 
     fn next_round(&mut self) -> Step<N> {
-        if self.rounds_count == ROUNDS_MAX {
+        let rounds_max = if self.first_sent.is_some() { ROUNDS_IN_DOUBT_MAX } else { ROUNDS_MAX };
+        if rounds_max <= self.rounds_count {
             return self.give_up(Outcome::Contended);
         }
         self.rounds_count += 1;
@@ -456,6 +469,11 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
     }
 
     fn install(&mut self) -> Step<N> {
+        if self.is_weak(Weakness::InstallAboveBallot) {
+            self.ballot = Stamp::from_parts(self.seen.time() + 1, self.ballot.node(), false);
+            self.seen = self.ballot;
+            return self.send_own(Stage::Install, self.ballot);
+        }
         let stamp = self.ballot.stepped();
         self.seen = self.seen.max(stamp);
         self.send_own(Stage::Install, stamp)
@@ -511,7 +529,8 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         if self.is_weak(Weakness::DeadInOneSet) && self.sets.sets().iter().any(|set| is_dead_in(set, traces)) {
             return Fate::Dead;
         }
-        match fate(&self.tried, traces) {
+        let tried = if self.is_weak(Weakness::ForgetsLeftSets) { &self.sets } else { &self.tried };
+        match fate(tried, traces) {
             Fate::Doubt if self.is_weak(Weakness::DoubtIsDead) => Fate::Dead,
             Fate::Doubt if self.is_weak(Weakness::DoubtIsHappened) => Fate::Happened(self.ballot),
             fate => fate,

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 #[doc(hidden)]
 pub use coordinator::Weakness;
-pub use coordinator::{Coordinator, ROUNDS_MAX};
+pub use coordinator::{Coordinator, ROUNDS_IN_DOUBT_MAX, ROUNDS_MAX};
 pub use evidence::{Fate, Trace, fate};
 pub use message::{Answer, Content, Message, Outcome, OwnWrite, Phase, Step};
 pub use replica::{ApplyAnswer, PrepareAnswer, RegisterSide, TRAIL_MAX};
