@@ -1,12 +1,13 @@
 //! What a coordinator does with a group: reads and writes by quorum, one call a node for a whole batch.
 //!
-//! Reading order: `errors`, `drive` (carries the messages of register operations), `registers` (reads and writes of register rows),
-//! `merged` (merge rows, ranges, queries, companions).
+//! Reading order: `errors`, `drive` (carries the messages of register operations), `turns` (rivals of this node wait in line), `registers`
+//! (reads and writes of register rows), `merged` (merge rows, ranges, queries, companions).
 
 mod drive;
 mod errors;
 mod merged;
 mod registers;
+mod turns;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use garage_util::config::ConsistencyMode;
 use tokio::time::Instant;
 
 pub use errors::TableError;
-pub use merged::{MergeRow, RangePage};
+pub use merged::{MergeRow, RangePage, SortKeyRange};
 pub use registers::{Decision, ReadRow, RefusedWrite, RegisterRead, RegisterWrite, RowTest, SharedWrite, Updated};
 
 use crate::{key::Group, schema::Schemas, store::Store};
@@ -46,6 +47,7 @@ impl RequestContext {
 pub struct Tables {
     cluster: Cluster,
     schemas: Arc<Schemas>,
+    turns: turns::Turns,
 }
 
 /// Where a group lives now.
@@ -61,7 +63,7 @@ struct Holders {
 impl Tables {
     /// Tables over a cluster whose router serves [`crate::message::GroupCall`] by `store`.
     pub fn new(cluster: Cluster, store: &Store) -> Tables {
-        Tables { cluster, schemas: Arc::new(store.schemas().clone()) }
+        Tables { cluster, schemas: Arc::new(store.schemas().clone()), turns: turns::Turns::default() }
     }
     /// The cluster.
     pub fn cluster(&self) -> &Cluster {

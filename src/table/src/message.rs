@@ -12,6 +12,8 @@ use crate::key::{GroupKey, SortKey, TableId};
 
 /// Operations in one call at the most.
 pub const GROUP_OPS_MAX: usize = 1024;
+/// Bytes of content in one call, unless a single operation has more; further operations go in further calls.
+pub const CALL_BYTES_MAX: usize = 4 << 20;
 /// Rows in one range answer at the most.
 pub const RANGE_ROWS_MAX: usize = 1000;
 /// Bytes of content in one range or companion answer, beyond which it is cut.
