@@ -4,6 +4,7 @@
 //! Invariants:
 //! - the head index lists a key exactly while its current version is an object, the marker index while it is a delete marker;
 //! - the index of older versions lists exactly the live rows of that table;
+//! - the upload index lists an upload exactly while it is neither completed nor aborted;
 //! - a group's counters equal a recount of its head index.
 
 use garage_db::{EngineError, Snapshot, Transaction};
@@ -27,6 +28,8 @@ const MARKERS: TableId = TableId(10);
 const OLDER: TableId = TableId(11);
 /// Under this number: the id of a content to the sort key of the version that has it.
 const CONTENTS: TableId = TableId(12);
+/// Under this number the index of unfinished uploads keeps their sort keys.
+const UPLOADS: TableId = TableId(16);
 
 /// The newest live version of a key.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -164,6 +167,20 @@ pub fn set_marker(transaction: &mut Transaction<'_>, group: &Group, key: &str, m
     let index_key = group.local_key(MARKERS, key.as_bytes());
     match marker {
         Some(marker) => transaction.put(keyspaces::INDEX, index_key, marker.to_stored()),
+        None => transaction.delete(keyspaces::INDEX, index_key),
+    }
+}
+
+/// The prefix of the keys of a group's index of unfinished uploads.
+pub fn uploads_prefix(group: &Group) -> Vec<u8> {
+    group.prefix(UPLOADS)
+}
+
+/// Lists an upload (its stored form is `listed`), or takes it off the list.
+pub fn set_upload(transaction: &mut Transaction<'_>, group: &Group, sort_key: &[u8], listed: Option<Vec<u8>>) {
+    let index_key = group.local_key(UPLOADS, sort_key);
+    match listed {
+        Some(listed) => transaction.put(keyspaces::INDEX, index_key, listed),
         None => transaction.delete(keyspaces::INDEX, index_key),
     }
 }

@@ -1,8 +1,8 @@
 //! What the cluster stores for its users: buckets, keys, objects, uploads; their rows, and the request paths over them.
 //!
 //! Reading order: `rows` (what is stored), `schema` (the tables and their hooks), `index` (what hooks derive), `policy`, `acl`, `judge` (who may
-//! what: pure), `access` (the same from stored rows),
-//! `buckets`, `keys`, `objects` (put, get, head, delete, copy), `listing`, `uploads` (multipart), `certificates`, `node` (assembly).
+//! what: pure), `access` (the same from stored rows), `buckets`, `keys`, `objects` (put, get, head, delete, copy), `paging` (pages of an index),
+//! `listing`, `uploads` (multipart), `certificates`, `node` (assembly).
 
 pub mod access;
 pub mod acl;
@@ -19,6 +19,7 @@ pub mod listing;
 pub mod names;
 pub mod node;
 pub mod objects;
+pub mod paging;
 pub mod policy;
 pub mod rights;
 pub mod rows;

@@ -27,8 +27,9 @@ use crate::{
         object::{ObjectMeta, ObjectSummary, StoredSlot, VersionRow, VersionState, null_slot, slot_key, slot_of, split_slot},
         part::PartRow,
         payload::{PayloadChunk, chunk_of},
-        upload::{UploadRow, UploadState},
+        upload::{UploadRow, UploadState, UploadSummary},
     },
+    uploads::index::{self as upload_index, UnfinishedUpload},
 };
 
 /// The control tables, which every node mirrors.
@@ -261,14 +262,26 @@ impl TableSchema for UploadTable {
     fn discipline(&self) -> Discipline {
         Discipline::Register
     }
+    /// A completion keeps the parts list of its version beside it, so that whoever finishes it writes the same.
+    fn companion_id(&self, row: RowView<'_>) -> Option<WriteId> {
+        match UploadRow::from_stored(row.content).ok()?.state {
+            UploadState::Completing(completion) => Some(completion.version),
+            UploadState::Open | UploadState::Completed(_) | UploadState::Aborted => None,
+        }
+    }
     fn changed(&self, transaction: &mut Transaction<'_>, change: &RowChange<'_>) -> Result<(), StoreError> {
-        let unfinished = |view: RowView<'_>| -> Result<i64, DecodeError> {
-            let row = UploadRow::from_stored(view.content)?;
-            Ok(i64::from(matches!(row.state, UploadState::Open | UploadState::Completing(_))))
-        };
-        let old = change.old.map(unfinished).transpose()?.unwrap_or(0);
-        let uploads = unfinished(change.new)? - old;
+        let summary = |view: RowView<'_>| Ok::<_, DecodeError>(UploadSummary::of(&UploadRow::from_stored(view.content)?));
+        let old = change.old.map(summary).transpose()?.flatten();
+        let new = summary(change.new)?;
+        let uploads = i64::from(new.is_some()) - i64::from(old.is_some());
+        if old.is_some() || new.is_some() {
+            let listed = new.zip(change.new.entry).map(|(summary, entry)| UnfinishedUpload { entry, summary }.to_stored());
+            index::set_upload(transaction, change.group, change.sort_key, listed);
+        }
         Ok(index::add_to_counters(transaction, change.group, Delta { uploads, ..Delta::default() })?)
+    }
+    fn query(&self, snapshot: &dyn Snapshot, group: &Group, request: &[u8]) -> Result<Vec<u8>, StoreError> {
+        upload_index::answer(snapshot, group, request)
     }
 }
 

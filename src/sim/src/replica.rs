@@ -7,13 +7,14 @@ use std::{
 
 use garage_db::{Direction, Snapshot};
 use garage_model::{
-    index::{Counters, Head, counters, head_prefix},
+    index::{Counters, Head, counters, head_prefix, uploads_prefix},
     node::Node,
     rows::{
         UPLOAD, VERSION,
         object::{VersionRow, split_slot},
-        upload::{UploadRow, UploadState},
+        upload::{UploadRow, UploadSummary},
     },
+    uploads::index::UnfinishedUpload,
 };
 use garage_table::{
     Discipline, Group, SortKey, TableId,
@@ -37,9 +38,17 @@ pub fn check(snapshot: &dyn Snapshot, group: &Group) -> Result<(), String> {
             live.insert(key.into_bytes(), row.entry);
         }
     }
-    for (_, row) in rows(snapshot, group, UPLOAD)? {
-        let state = UploadRow::from_stored(&row.content).map_err(text)?.state;
-        expected.uploads += u64::from(matches!(state, UploadState::Open | UploadState::Completing(_)));
+    let mut unfinished = BTreeMap::new();
+    for (sort_key, row) in rows(snapshot, group, UPLOAD)? {
+        let upload = UploadRow::from_stored(&row.content).map_err(text)?;
+        if let (Some(summary), Some(entry)) = (UploadSummary::of(&upload), row.entry) {
+            unfinished.insert(sort_key.0, UnfinishedUpload { entry, summary });
+        }
+    }
+    expected.uploads = unfinished.len() as u64;
+    let listed = unfinished_uploads(snapshot, group)?;
+    if listed != unfinished {
+        return Err(format!("the upload index is {listed:?}, the rows say {unfinished:?}"));
     }
     let counted = counters(snapshot, group).map_err(text)?;
     if counted != expected {
@@ -87,6 +96,14 @@ fn heads(snapshot: &dyn Snapshot, group: &Group) -> Result<BTreeMap<Vec<u8>, Opt
         Ok((key[prefix.len()..].to_vec(), Some(Head::from_stored(&value).map_err(text)?.entry)))
     };
     scan(snapshot, keyspaces::INDEX, &prefix)?.into_iter().map(head).collect()
+}
+
+fn unfinished_uploads(snapshot: &dyn Snapshot, group: &Group) -> Result<BTreeMap<Vec<u8>, UnfinishedUpload>, String> {
+    let prefix = uploads_prefix(group);
+    let listed = |(key, value): (bytes::Bytes, bytes::Bytes)| {
+        Ok((key[prefix.len()..].to_vec(), UnfinishedUpload::from_stored(&value).map_err(text)?))
+    };
+    scan(snapshot, keyspaces::INDEX, &prefix)?.into_iter().map(listed).collect()
 }
 
 fn scan(snapshot: &dyn Snapshot, keyspace: garage_db::Keyspace, prefix: &[u8]) -> Result<Vec<(bytes::Bytes, bytes::Bytes)>, String> {

@@ -106,6 +106,25 @@ async fn check_writes_that_test(trips: &Trips) {
     let any = WriteCondition { absent: false, etags: Some(vec!["*".into()]) };
     let delete = objects.delete(&trips.bucket, "new", &any, context());
     trips.check("DELETE with a condition", 2.0, delete).await.unwrap();
+    check_deletes_that_test(trips).await;
+    let newest = objects.put(&trips.bucket, "split", Default::default(), body(10), &WriteCondition::default(), context()).await.unwrap();
+    let same = WriteCondition { absent: false, etags: Some(vec![newest.etag]) };
+    let put = objects.put(&trips.bucket, "split", Default::default(), body(11), &same, context());
+    trips.check("PUT if it is that very object", 2.0, put).await.unwrap();
+}
+
+async fn check_deletes_that_test(trips: &Trips) {
+    let (objects, always) = (&trips.cluster.node(1).objects, WriteCondition::default());
+    let mut keys = Vec::new();
+    for index in 0..100 {
+        let key = format!("tested/{index}");
+        let stored = objects.put(&trips.bucket, &key, Default::default(), body(10), &always, context()).await.unwrap();
+        let etags = if index % 2 == 0 { vec![stored.etag] } else { vec!["another".into()] };
+        keys.push(KeyToDelete { key, condition: WriteCondition { absent: false, etags: Some(etags) } });
+    }
+    let outcomes = trips.check("DeleteObjects with conditions", 2.0, objects.delete_many(&trips.bucket, keys, context())).await;
+    let deleted: Vec<bool> = outcomes.iter().map(Result::is_ok).collect();
+    assert_eq!(deleted, (0..100).map(|index| index % 2 == 0).collect::<Vec<_>>());
 }
 
 async fn check_deletes_and_copies(trips: &Trips) {

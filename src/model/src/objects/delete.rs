@@ -6,11 +6,15 @@ use futures::{StreamExt, stream};
 use garage_rpc::register::slots::Slot;
 use garage_table::{
     Group,
-    group::{RegisterWrite, RequestContext, TableError},
+    group::{RegisterWrite, RequestContext, RowTest, TableError},
 };
 use garage_util::encoding::Stored;
 
-use super::{BucketRef, Objects, WriteCondition, version_row};
+use super::{
+    BucketRef, Objects, WriteCondition,
+    put::{check_row, refused},
+    version_row,
+};
 use crate::{
     error::ModelError,
     rows::{
@@ -56,41 +60,37 @@ impl Objects {
         (RegisterWrite { table: VERSION, key: null_slot(key), id, content: row.to_stored(), companions: Vec::new() }, slot)
     }
 
-    /// Deletes many keys, one round trip for all shards together; the outcomes are in the order of the keys.
+    /// Deletes many keys, one round trip for all shards together, two with conditions; the outcomes are in the order of the keys.
     pub async fn delete_many(&self, bucket: &BucketRef, keys: Vec<KeyToDelete>, context: RequestContext) -> Vec<DeleteOutcome> {
         let mut outcomes: Vec<Option<DeleteOutcome>> = keys.iter().map(|_| None).collect();
-        let mut plain: BTreeMap<Group, Vec<(usize, String)>> = BTreeMap::new();
-        let mut conditional = Vec::new();
+        let mut by_group: BTreeMap<(Group, bool), Vec<(usize, KeyToDelete)>> = BTreeMap::new();
         for (index, key) in keys.into_iter().enumerate() {
-            if key.condition.is_none() {
-                plain.entry(bucket.group_of(&key.key)).or_default().push((index, key.key));
-            } else {
-                conditional.push((index, key));
-            }
+            let kind = (bucket.group_of(&key.key), key.condition.is_none());
+            by_group.entry(kind).or_default().push((index, key));
         }
-        let batches = plain.into_iter().map(|(group, keys)| self.delete_batch(bucket.versioning, group, keys, context));
+        let batch = |((group, is_plain), keys): ((Group, bool), Vec<(usize, KeyToDelete)>)| async move {
+            if is_plain {
+                self.delete_batch(bucket, group, keys, context).await
+            } else {
+                self.delete_batch_if(bucket, group, keys, context).await
+            }
+        };
+        let batches: Vec<_> = by_group.into_iter().map(batch).collect();
         let mut batches = stream::iter(batches).buffer_unordered(GROUPS_AT_ONCE);
         while let Some(batch) = batches.next().await {
             batch.into_iter().for_each(|(index, outcome)| outcomes[index] = Some(outcome));
-        }
-        let tested = conditional
-            .into_iter()
-            .map(|(index, key)| async move { (index, self.delete(bucket, &key.key, &key.condition, context).await) });
-        let mut tested = stream::iter(tested).buffer_unordered(GROUPS_AT_ONCE);
-        while let Some((index, outcome)) = tested.next().await {
-            outcomes[index] = Some(outcome);
         }
         outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(ModelError::Table(TableError::OutcomeUnknown)))).collect()
     }
 
     async fn delete_batch(
         &self,
-        versioning: Versioning,
+        bucket: &BucketRef,
         group: Group,
-        keys: Vec<(usize, String)>,
+        keys: Vec<(usize, KeyToDelete)>,
         context: RequestContext,
     ) -> Vec<(usize, DeleteOutcome)> {
-        let (writes, markers): (Vec<_>, Vec<_>) = keys.iter().map(|(_, key)| self.delete_marker(versioning, key)).unzip();
+        let (writes, markers): (Vec<_>, Vec<_>) = keys.iter().map(|(_, key)| self.delete_marker(bucket.versioning, &key.key)).unzip();
         match self.tables.write(&group, writes, self.step(context)).await {
             Ok(results) => {
                 let outcome = |((index, result), marker): ((usize, Result<_, TableError>), Option<Slot>)| {
@@ -100,5 +100,40 @@ impl Objects {
             }
             Err(error) => keys.into_iter().map(|(index, _)| (index, Err(ModelError::from(error.clone())))).collect(),
         }
+    }
+
+    async fn delete_batch_if(
+        &self,
+        bucket: &BucketRef,
+        group: Group,
+        keys: Vec<(usize, KeyToDelete)>,
+        context: RequestContext,
+    ) -> Vec<(usize, DeleteOutcome)> {
+        let context = self.step(context);
+        let (mut writes, mut made) = (Vec::new(), Vec::new());
+        for (_, key) in &keys {
+            let condition = key.condition.clone();
+            let test: RowTest<'_> = Box::new(move |row| check_row(&condition, row).is_ok_and(|verdict| verdict.is_ok()));
+            let (write, marker) = self.delete_marker(bucket.versioning, &key.key);
+            made.push((write.id, marker));
+            writes.push((write, test));
+        }
+        let results = match self.tables.write_each_if(&group, writes, context).await {
+            Ok(results) => results,
+            Err(error) => return keys.into_iter().map(|(index, _)| (index, Err(ModelError::from(error.clone())))).collect(),
+        };
+        let mut outcomes = Vec::new();
+        for (((index, key), (id, marker)), result) in keys.into_iter().zip(made).zip(results) {
+            let outcome = match result {
+                Err(error) => Err(error.into()),
+                Ok(Ok(_)) => Ok(Deleted { marker }),
+                Ok(Err(refusal)) => match self.undo_if_sent(bucket, &group, &key.key, id, refusal.was_sent, context).await {
+                    Ok(()) => refused(&key.condition, refusal.row).map(|()| Deleted::default()),
+                    Err(error) => Err(error),
+                },
+            };
+            outcomes.push((index, outcome));
+        }
+        outcomes
     }
 }

@@ -14,8 +14,8 @@ use garage_rpc::register::{
 };
 use garage_table::{
     Group,
-    group::{RegisterWrite, RequestContext, RowTest, SharedWrite},
-    message::HeldRow,
+    group::{RegisterRead, RegisterWrite, RequestContext, RowTest, SharedWrite},
+    message::{HeldRow, Want},
 };
 use garage_util::{encoding::Stored, hlc::Stamp, runtime::Lane};
 
@@ -31,6 +31,7 @@ use crate::{
         checksum::StoredChecksum,
         object::{ObjectHeaders, ObjectMeta, Retention, VersionRow, VersionState, null_slot},
         payload::Payload,
+        upload::Replaces,
     },
 };
 
@@ -215,7 +216,7 @@ impl Objects {
     }
 
     /// A write that was refused after some replica had taken it must not stay there as a version.
-    async fn undo_if_sent(
+    pub(super) async fn undo_if_sent(
         &self,
         bucket: &BucketRef,
         group: &Group,
@@ -230,23 +231,40 @@ impl Objects {
         }
     }
 
-    /// Writes a version row that others may be writing, too: see [`garage_table::Tables::write_shared`].
+    /// Writes a version row that others may be writing, too: see [`garage_table::Tables::write_shared`]. False: what it may replace was
+    /// replaced by others; it is not there and never will be.
     pub(crate) async fn write_shared_version(
         &self,
         bucket: &BucketRef,
         key: &str,
         write: RegisterWrite,
         shared: SharedWrite,
-        condition: &WriteCondition,
+        replaces: Replaces,
         context: RequestContext,
-    ) -> Result<(), ModelError> {
+    ) -> Result<bool, ModelError> {
         let (context, group, id) = (self.step(context), bucket.group_of(key), write.id);
-        let test = |row: Option<&HeldRow>| check_row(condition, row).is_ok_and(|verdict| verdict.is_ok());
-        let test: Option<RowTest<'_>> = (!condition.is_none()).then_some(Box::new(test));
+        let test = move |row: Option<&HeldRow>| replaces.allows(row.and_then(|row| row.entry).map(|entry| entry.id));
+        let test: Option<RowTest<'_>> = (replaces != Replaces::Anything).then_some(Box::new(test));
         let written = self.tables.write_shared(&group, write, shared, context, test).await?;
-        let Err(refusal) = written else { return Ok(()) };
+        let Err(refusal) = written else { return Ok(true) };
         self.undo_if_sent(bucket, &group, key, id, refusal.was_sent, context).await?;
-        refused(condition, refusal.row)
+        Ok(false)
+    }
+
+    /// The newest version row of a key, a delete marker's included.
+    pub(crate) async fn newest_row(&self, group: &Group, key: &str, context: RequestContext) -> Result<Option<HeldRow>, ModelError> {
+        let read = RegisterRead { table: VERSION, key: null_slot(key), want: Want::Row };
+        Ok(self.tables.read_one(group, read, self.step(context)).await?.row)
+    }
+
+    /// What a write with this condition may replace, if the newest version fulfils it: from now on that very version. Errors: those of
+    /// [`WriteCondition::check`].
+    pub(crate) fn may_replace(&self, condition: &WriteCondition, newest: Option<&HeldRow>) -> Result<Replaces, ModelError> {
+        if condition.is_none() {
+            return Ok(Replaces::Anything);
+        }
+        check_row(condition, newest)??;
+        Ok(Replaces::only(newest.and_then(|row| row.entry).map(|entry| entry.id)))
     }
 }
 
@@ -264,14 +282,14 @@ pub(crate) fn version_row(versioning: Versioning, id: WriteId, state: VersionSta
 }
 
 /// The answer to a write whose condition failed on this row.
-fn refused(condition: &WriteCondition, row: Option<HeldRow>) -> Result<(), ModelError> {
+pub(super) fn refused(condition: &WriteCondition, row: Option<HeldRow>) -> Result<(), ModelError> {
     check_row(condition, row.as_ref())??;
     // The row that failed the test no longer does: a rival came in between.
     Err(ClientError::PreconditionFailed { condition: "If-Match" }.into())
 }
 
 /// Tests a condition on a stored row.
-fn check_row(condition: &WriteCondition, row: Option<&HeldRow>) -> Result<Result<(), ClientError>, ModelError> {
+pub(super) fn check_row(condition: &WriteCondition, row: Option<&HeldRow>) -> Result<Result<(), ClientError>, ModelError> {
     let version = row.map(|row| VersionRow::from_stored(&row.content)).transpose()?;
     Ok(condition.check(version.as_ref().and_then(VersionRow::object)))
 }

@@ -1,13 +1,17 @@
 //! Multipart uploads. Round trips: create 1, part 2, complete 3.
 //!
 //! Invariants:
-//! - an upload that began to complete can only end in the version it named, whoever finishes it;
+//! - an upload that began to complete can only end in the version it named, whoever finishes it, or, if what that version was to replace is
+//!   gone, be open again;
 //! - a repeated Complete with the same parts gets the same answer for as long as the row is kept;
+//! - of a Complete and an Abort one wins; whoever meets a completion underway brings it to its end first;
 //! - parts never make the key visible; the version row does, and it is written last.
 //!
-//! Reading order: this file (create, abort, lookup), `part`, `complete`, `list`.
+//! Reading order: this file (create, abort, lookup), `part`, `complete` (the decision), `completion` (carrying it out), `index`, `list`.
 
 mod complete;
+mod completion;
+pub mod index;
 mod list;
 mod part;
 
@@ -15,10 +19,10 @@ use futures::{FutureExt, future::BoxFuture};
 use garage_rpc::register::WriteId;
 use garage_table::{
     Group,
-    group::{Decision, RegisterRead, RegisterWrite, RequestContext, Updated},
+    group::{Decision, RegisterRead, RegisterWrite, RequestContext, TableError, Updated},
     message::{HeldRow, Want},
 };
-use garage_util::encoding::Stored;
+use garage_util::{encoding::Stored, hlc::Stamp};
 
 pub use complete::{CompleteRequest, CompletedPart};
 pub use list::{ListPartsPage, ListUploadsPage, ListUploadsRequest, ListedPart, ListedUpload, UploadEntry};
@@ -26,12 +30,13 @@ pub use part::{PartRange, StoredPart};
 
 use crate::{
     error::{ClientError, ModelError},
-    objects::{BucketRef, Objects},
+    limits::COMPLETE_TRIES_MAX,
+    objects::{BucketRef, Objects, clock_failed},
     rows::{
         UPLOAD,
         checksum::{ChecksumAlgorithm, ChecksumKind},
         object::ObjectHeaders,
-        upload::{UploadId, UploadRow, UploadState, upload_key},
+        upload::{Replaces, UploadId, UploadRow, UploadState, upload_key},
     },
 };
 
@@ -118,8 +123,9 @@ impl Uploads {
     pub async fn create(&self, bucket: &BucketRef, key: &str, new: NewUpload, context: RequestContext) -> Result<UploadId, ModelError> {
         let initiated_ms = self.objects.now_ms();
         let mut id = UploadId::random(self.objects.tables.cluster().runtime());
-        // Ids sort by initiation, so that a list page can start behind any of them.
-        id.0[..8].copy_from_slice(&initiated_ms.to_be_bytes());
+        // Ids sort by initiation, so that a list page can start behind any of them; two of one millisecond by the counter of the stamp.
+        let stamp = self.objects.tables.cluster().tick(Stamp::ZERO).await.map_err(clock_failed)?;
+        id.0[..8].copy_from_slice(&stamp.time().to_be_bytes());
         // So that a part's checksum can be computed while the upload's row is still being read.
         id.0[CHECKSUM_BYTE] = new.checksum.map_or(0, |checksum| ChecksumOfUpload { checksum, explicit: new.checksum_explicit }.to_byte());
         id.0[ENCRYPTION_BYTE] = match &new.headers.encryption {
@@ -148,7 +154,12 @@ impl Uploads {
 
     /// An upload that takes parts. Errors: `NoSuchUpload`.
     pub async fn get(&self, bucket: &BucketRef, key: &str, upload: UploadId, context: RequestContext) -> Result<UploadRow, ModelError> {
-        let row = self.get_in_any_state(&bucket.group_of(key), key, upload, context).await?;
+        let group = bucket.group_of(key);
+        let mut row = self.get_in_any_state(&group, key, upload, context).await?;
+        // One that may yet be open again is not said to be gone.
+        if matches!(&row.state, UploadState::Completing(completion) if completion.replaces != Replaces::Anything) {
+            row = self.bring_to_end(bucket, key, upload, row, self.objects.step(context)).await?;
+        }
         if row.state == UploadState::Open { Ok(row) } else { Err(ClientError::NoSuchUpload.into()) }
     }
 
@@ -161,26 +172,37 @@ impl Uploads {
 
     /// Gives an upload up. Errors: `NoSuchUpload` when it was completed, aborted before, or never initiated.
     pub async fn abort(&self, bucket: &BucketRef, key: &str, upload: UploadId, context: RequestContext) -> Result<(), ModelError> {
-        let decide = |_: WriteId, held: Option<HeldRow>| -> BoxFuture<'_, Decision<ModelError>> {
-            let decision = match open_row(held) {
-                Ok(row) => {
-                    Decision::Write { content: UploadRow { state: UploadState::Aborted, ..row }.to_stored(), companions: Vec::new() }
-                }
-                Err(error) => Decision::Refuse(error),
+        let (group, step) = (bucket.group_of(key), self.objects.step(context));
+        for _ in 0..COMPLETE_TRIES_MAX {
+            let decide = |_: WriteId, held: Option<HeldRow>| -> BoxFuture<'_, Decision<Result<UploadRow, ModelError>>> {
+                std::future::ready(aborted(held)).boxed()
             };
-            std::future::ready(decision).boxed()
-        };
-        let group = bucket.group_of(key);
-        match self.objects.tables.update(&group, UPLOAD, upload_key(key, upload), self.objects.step(context), decide).await? {
-            Updated::Written(_) => Ok(()),
-            Updated::Refused(error) => Err(error),
+            match self.objects.tables.update(&group, UPLOAD, upload_key(key, upload), step, decide).await? {
+                Updated::Written(_) => return Ok(()),
+                Updated::Refused(Err(error)) => return Err(error),
+                // Its client may never have been answered: left as it is, nobody could end it.
+                Updated::Refused(Ok(completing)) => {
+                    if self.bring_to_end(bucket, key, upload, completing, step).await?.state != UploadState::Open {
+                        return Err(ClientError::NoSuchUpload.into());
+                    }
+                }
+            }
         }
+        Err(TableError::Contended.into())
     }
 }
 
-fn open_row(held: Option<HeldRow>) -> Result<UploadRow, ModelError> {
-    let row = UploadRow::from_stored(&held.ok_or(ClientError::NoSuchUpload)?.content)?;
-    if row.state == UploadState::Open { Ok(row) } else { Err(ClientError::NoSuchUpload.into()) }
+/// Writes that an open upload is aborted; refuses with the row of one that is completing, or with the error for any other.
+fn aborted(held: Option<HeldRow>) -> Decision<Result<UploadRow, ModelError>> {
+    let row = held.map(|held| UploadRow::from_stored(&held.content)).transpose();
+    match row {
+        Err(error) => Decision::Refuse(Err(error.into())),
+        Ok(Some(row)) if row.state == UploadState::Open => {
+            Decision::Write { content: UploadRow { state: UploadState::Aborted, ..row }.to_stored(), companions: Vec::new() }
+        }
+        Ok(Some(row)) if matches!(row.state, UploadState::Completing(_)) => Decision::Refuse(Ok(row)),
+        Ok(_) => Decision::Refuse(Err(ClientError::NoSuchUpload.into())),
+    }
 }
 
 #[cfg(test)]
