@@ -44,7 +44,8 @@ impl Policy {
         // Browsers may break the lines of a field.
         let compact: String = base64.split_ascii_whitespace().collect();
         let json = STANDARD.decode(compact).map_err(|_| invalid("Invalid Policy: it is not base64."))?;
-        let document: Value = serde_json::from_slice(&json).map_err(|error| invalid("Invalid Policy: Invalid JSON.").caused_by(error))?;
+        let document: Value =
+            serde_json::from_slice(&plain_json(&json)).map_err(|error| invalid("Invalid Policy: Invalid JSON.").caused_by(error))?;
         let expiration = document.get("expiration").ok_or_else(|| invalid("Invalid Policy: Policy missing expiration."))?;
         let expires_ms = expiration.as_str().and_then(parse_iso8601);
         let expires_ms = expires_ms.ok_or_else(|| invalid(format!("Invalid Policy: Invalid 'expiration' value: {expiration}")))?;
@@ -92,7 +93,11 @@ impl Policy {
             _ => return Err(invalid(format!("Invalid Policy: Invalid Condition: unknown operation '{operator}'."))),
         };
         let name = string(first, "Invalid Condition: field must be a string.")?;
-        let field = name.strip_prefix('$').ok_or_else(|| invalid("Invalid Policy: Invalid Condition: the field must start with '$'."))?;
+        let field = name
+            .strip_prefix('\\')
+            .unwrap_or(name)
+            .strip_prefix('$')
+            .ok_or_else(|| invalid("Invalid Policy: Invalid Condition: the field must start with '$'."))?;
         self.conditions.push(Condition { field: field.to_ascii_lowercase(), test, text: condition.to_string() });
         Ok(())
     }
@@ -133,6 +138,26 @@ impl Condition {
             (_, None) => false,
         }
     }
+}
+
+/// Policies may escape what JSON does not: `\$` is a dollar sign, `\v` a vertical tab. Source: AWS S3 API, "POST policy", character escaping.
+fn plain_json(json: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(json.len());
+    let mut rest = json;
+    while let Some((first, after)) = rest.split_first() {
+        match (first, after.first()) {
+            (b'\\', Some(b'$')) => plain.push(b'$'),
+            (b'\\', Some(b'v')) => plain.extend_from_slice(b"\\u000b"),
+            (b'\\', Some(escaped)) => plain.extend_from_slice(&[b'\\', *escaped]),
+            _ => {
+                plain.push(*first);
+                rest = after;
+                continue;
+            }
+        }
+        rest = &after[1..];
+    }
+    plain
 }
 
 fn string<'a>(value: &'a Value, otherwise: &str) -> Result<&'a str, S3Error> {
@@ -192,6 +217,13 @@ mod tests {
         let image = r#"{"key":"k"},["starts-with","$Content-Type","image/"]"#;
         assert_eq!(check(image, &[("key", "k"), ("Content-Type", "image/png,image/jpeg, image/gif")]), "");
         assert!(check(image, &[("key", "k"), ("Content-Type", "image/png,text/html")]).contains("image/"));
+    }
+
+    #[test]
+    fn dollar_signs_may_be_escaped() {
+        assert_eq!(check(r#"["starts-with","$key","\$up/"]"#, &[("key", "$up/k")]), "");
+        assert_eq!(check(r#"["eq","\$key","k\v\\"]"#, &[("key", "k\u{b}\\")]), "");
+        assert_eq!(check(r#"["starts-with","\\$key","\\$up"]"#, &[("key", "\\$up/k")]), "");
     }
 
     #[test]
