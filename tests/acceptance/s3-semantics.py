@@ -99,9 +99,8 @@ with check("all system metadata come back on GET and HEAD"):
         equal({name: answer.get(name) for name in given}, given)
         equal(answer["ExpiresString"], "Wed, 02 Jan 2030 03:04:05 GMT")
 with check("metadata that are not ASCII come back as encoded words"):
-    status, _, _ = raw("PUT", f"/{BUCKET}/umlaut", b"x", {"x-amz-meta-raw": "gr\u00fcn".encode().decode("latin-1"), "x-amz-meta-word": "=?UTF-8?B?Z3LDvG4=?="})
-    equal(status, 200)
-    equal(head("umlaut")["Metadata"], {"raw": "=?UTF-8?B?Z3LDvG4=?=", "word": "=?UTF-8?B?Z3LDvG4=?="})
+    put("umlaut", b"x", Metadata={"word": "=?UTF-8?Q?gr=C3=BCn?=", "latin": "=?ISO-8859-1?Q?gr=FCn?=", "no-word": "=?what"})
+    equal(head("umlaut")["Metadata"], {"word": "=?UTF-8?B?Z3LDvG4=?=", "latin": "=?UTF-8?B?Z3LDvG4=?=", "no-word": "=?what"})
 with check("2,048 bytes of metadata fit and no more"):
     put("meta-limit", Metadata={"a": "v" * 2047})
     refuses(lambda: put("meta-limit", Metadata={"a": "v" * 2048}), 400, "MetadataTooLarge")
@@ -122,7 +121,9 @@ with check("redirects lead to paths and URLs only"):
 # ---- keys -----------------------------------------------------------------------------------------------------------------------------
 
 KEYS = ["a b", "a+b", "a%20b", "a%b", "ä/ö", "dir/", "/lead", "//", "a//b", "..", "a/../b", "\u4e2d\u6587", "\U0001f600", "tab\there", "line\nend", "cr\rkey",
-        "q?x=1&y=2", "semi;colon", "<xml>&'\"", "x" * 1024, "~-._!*'()", "\x01\x7f"]
+        "q?x=1&y=2", "semi;colon", "<xml>&'\"", "x" * 1024, "~-._!*'()", "\x7f", "\x01"]
+# XML 1.0 has no way to write it, so clients can't read an answer that names it, unless it is encoded.
+UNSPEAKABLE = "\x01"
 with check(f"{len(KEYS)} odd keys are stored, read and listed as they are"):
     for key in KEYS:
         put(f"odd/{key}"[:1024], key.encode())
@@ -143,8 +144,10 @@ with check("odd keys are copied and deleted"):
     for key in KEYS:
         s3.copy_object(Bucket=OTHER, Key=key, CopySource={"Bucket": BUCKET, "Key": f"odd/{key}"[:1024]})
         equal(s3.get_object(Bucket=OTHER, Key=key)["Body"].read(), key.encode())
-    answer = s3.delete_objects(Bucket=OTHER, Delete={"Objects": [{"Key": key} for key in KEYS]})
-    equal((len(answer["Deleted"]), answer.get("Errors")), (len(KEYS), None))
+    s3.delete_object(Bucket=OTHER, Key=UNSPEAKABLE)
+    s3.delete_object(Bucket=BUCKET, Key=f"odd/{UNSPEAKABLE}")
+    answer = s3.delete_objects(Bucket=OTHER, Delete={"Objects": [{"Key": key} for key in KEYS if key != UNSPEAKABLE]})
+    equal((len(answer["Deleted"]), answer.get("Errors")), (len(KEYS) - 1, None))
     equal(s3.list_objects_v2(Bucket=OTHER)["KeyCount"], 0)
 
 # ---- ranges ---------------------------------------------------------------------------------------------------------------------------
@@ -316,12 +319,11 @@ for algorithm, digest in MORE.items():
 with check("CRC64NVME is computed when a client names none"):
     status, headers, _ = raw("PUT", f"/{BUCKET}/computed", b"123456789")
     equal((status, headers["x-amz-checksum-crc64nvme"], headers["x-amz-checksum-type"]), (200, "rosUhgp5mIg=", "FULL_OBJECT"))
-with check("a wrong checksum, in header or trailer, and a wrong MD5 store nothing"):
+with check("a wrong checksum and a wrong MD5 store nothing"):
     refuses(lambda: put("bad", b"x", ChecksumCRC32="AAAAAA=="), 400, "BadDigest")
     refuses(lambda: put("bad", b"x", ChecksumSHA256="47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="), 400, "BadDigest")
     refuses(lambda: put("bad", b"x", ContentMD5="1B2M2Y8AsgTpgAmY7PhCfg=="), 400, "BadDigest")
     refuses(lambda: put("bad", b"x", ContentMD5="nonsense"), 400, "InvalidDigest")
-    trailer = {"x-amz-content-sha256": "STREAMING-UNSIGNED-PAYLOAD-TRAILER", "x-amz-decoded-content-length": "1", "x-amz-trailer": "x-amz-checksum-crc32"}
     refuses(lambda: head("bad"), 404)
 
 # ---- copies ---------------------------------------------------------------------------------------------------------------------------
