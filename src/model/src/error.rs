@@ -50,6 +50,9 @@ pub enum ClientError {
     /// The version is a delete marker.
     #[error("the version is a delete marker")]
     IsDeleteMarker,
+    /// The bucket's settings forbid it.
+    #[error("{0}")]
+    InvalidBucketState(String),
     /// A retention or a legal hold forbids it.
     #[error("the version is locked")]
     Locked,

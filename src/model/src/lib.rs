@@ -2,7 +2,7 @@
 //!
 //! Reading order: `rows` (what is stored), `schema` (the tables and their hooks), `index` (what hooks derive), `policy`, `acl`, `judge` (who may
 //! what: pure), `access` (the same from stored rows), `buckets`, `keys`, `objects` (put, get, head, delete, copy), `paging` (pages of an index),
-//! `listing`, `uploads` (multipart), `certificates`, `node` (assembly).
+//! `listing`, `uploads` (multipart), `lifecycle`, `certificates`, `node` (assembly).
 
 pub mod access;
 pub mod acl;
@@ -14,6 +14,7 @@ pub mod error;
 pub mod index;
 pub mod judge;
 pub mod keys;
+pub mod lifecycle;
 pub mod limits;
 pub mod listing;
 pub mod names;

@@ -30,6 +30,7 @@ use crate::{
     certificates::Certificates,
     encryption::EncryptionKeys,
     keys::Keys,
+    lifecycle::{Lifecycle, LifecycleOptions},
     objects::Objects,
     schema::{CONTROL_TABLES, schemas},
     seal::Sealer,
@@ -66,6 +67,8 @@ pub struct NodeOptions {
     pub former_secrets: Vec<[u8; 32]>,
     /// Objects up to this size are kept in rows (`inline_threshold`).
     pub inline_max_bytes: usize,
+    /// When the lifecycle of buckets is carried out.
+    pub lifecycle: LifecycleOptions,
     /// Whether bucket names may have labels that start with `xn--`.
     pub allow_punycode: bool,
 }
@@ -128,6 +131,8 @@ pub struct Node {
     pub certificates: Certificates,
     /// Control rows.
     pub control: Control,
+    /// The lifecycle of buckets.
+    pub lifecycle: Lifecycle,
 }
 
 /// A node that is not yet on the network.
@@ -174,9 +179,10 @@ impl PreparedNode {
         let certificates = Certificates::new(control.clone(), sealer.clone(), runtime.clone());
         let keys = Keys::new(control.clone(), sealer, runtime.clone());
         let buckets = Buckets::new(control.clone(), objects.clone(), keys.clone(), runtime, options.allow_punycode);
-        let access = AccessControl::new(keys, buckets);
         let uploads = Uploads::new(objects.clone());
-        let node = Node { cluster: handle, db, store, syncer, workers, blocks, access, objects, uploads, certificates, control };
+        let lifecycle = Lifecycle::new(objects.clone(), uploads.clone(), buckets.clone(), options.lifecycle);
+        let access = AccessControl::new(keys, buckets);
+        let node = Node { cluster: handle, db, store, syncer, workers, blocks, access, objects, uploads, certificates, control, lifecycle };
         Ok(PreparedNode { node, cluster, mirror })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use garage_block::reference::ReferenceTable;
 use garage_db::{Snapshot, Transaction};
 use garage_rpc::register::{
-    Entry, WriteId,
+    Entry, OwnWrite, WriteId,
     slots::{self, Slot, SlotRow},
 };
 use garage_table::{
@@ -16,6 +16,7 @@ use garage_table::{
 };
 use garage_util::{
     encoding::{DecodeError, Stored},
+    hlc::Stamp,
     runtime::Runtime,
 };
 
@@ -99,6 +100,12 @@ impl TableSchema for VersionTable {
     }
     fn tombstone(&self) -> Option<Vec<u8>> {
         Some(VersionRow::DeleteMarker { modified_ms: 0 }.to_stored())
+    }
+    fn kept(&self, snapshot: &dyn Snapshot, group: &Group, sort_key: &[u8], own: OwnWrite) -> Result<Vec<Stamp>, StoreError> {
+        let Some((key, _)) = split_slot(sort_key) else { return Ok(Vec::new()) };
+        let own_row = older_row(snapshot, group, &key, Slot::Id(own.id))?;
+        let null_row = older_row(snapshot, group, &key, Slot::Null)?;
+        Ok(slots::kept(own, own_row.as_ref(), null_row.as_ref()))
     }
     fn changed(&self, transaction: &mut Transaction<'_>, change: &RowChange<'_>) -> Result<(), StoreError> {
         let (key, _) = split_slot(change.sort_key).ok_or_else(|| StoreError::BadRequest("a version row under a malformed key".into()))?;

@@ -392,7 +392,7 @@ fn a_write_whose_layout_changed_under_way_is_judged_by_both_layouts() {
     let Step::Tick { .. } = machine.on_new_sets(new) else { panic!("a write that was sent goes through a round") };
     let Step::Send { phase, to, .. } = machine.on_tick(at(6)) else { panic!("a prepare follows") };
     assert_eq!(to, [2, 3, 4]);
-    let never = || Answer::Prepare(PrepareAnswer::Promised { row: None, shown: vec![], complete: true });
+    let never = || Answer::Prepare(PrepareAnswer::Promised { row: None, shown: vec![], complete: true, kept: vec![] });
     assert_eq!([2, 3].map(|node| machine.on_answer(node, phase, never())), [Step::Wait, Step::Wait]);
     assert_eq!(machine.on_answer(4, phase, never()), Step::Done(Outcome::Unknown), "replicas 0 and 1 may have had it");
 }

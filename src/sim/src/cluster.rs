@@ -272,6 +272,7 @@ impl Cluster {
             former_secrets: Vec::new(),
             inline_max_bytes: options.inline_max_bytes,
             allow_punycode: false,
+            lifecycle: Default::default(),
         });
         let prepared = prepared.await.unwrap_or_else(|error| panic!("seed {}: node {index} does not start: {error}", self.seed.number()));
         let (id, address) = (slot.id, slot.address);

@@ -140,7 +140,8 @@ pub struct HeldRow {
 pub enum OpAnswer {
     /// Merged, durable.
     Merged,
-    /// Not merged: the register that the row belongs to has promised a greater ballot. A round on that register settles it.
+    /// Not merged: the register that the row belongs to has promised a greater ballot, which a round on it settles; or it lacks the entry that
+    /// the row follows from, which comes by itself.
     Guarded,
     /// To a register message.
     Register {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use garage_db::{EngineError, Snapshot, Transaction};
-use garage_rpc::register::{Entry, WriteId};
+use garage_rpc::register::{Entry, OwnWrite, WriteId};
 use garage_util::{encoding::DecodeError, hlc::Stamp};
 
 use crate::{
@@ -79,9 +79,13 @@ pub trait TableSchema: Send + Sync {
         Ok(held.to_vec())
     }
     /// The register that a row of a merge table belongs to, and the row's stamp: the row is refused while the register has promised a
-    /// greater ballot. Only called for [`Discipline::Merge`]; `None`: the row stands for itself.
+    /// greater ballot, or holds no entry of its stamp or a later one. Only called for [`Discipline::Merge`]; `None`: the row stands for itself.
     fn guard(&self, _sort_key: &[u8], _row: &[u8]) -> Result<Option<Guard>, DecodeError> {
         Ok(None)
+    }
+    /// The stamps of rows beside a register that have what `own` wrote to it; part of what its prepare is answered with.
+    fn kept(&self, _snapshot: &dyn Snapshot, _group: &Group, _sort_key: &[u8], _own: OwnWrite) -> Result<Vec<Stamp>, StoreError> {
+        Ok(Vec::new())
     }
     /// Derived writes of a change, in its transaction.
     fn changed(&self, _transaction: &mut Transaction<'_>, _change: &RowChange<'_>) -> Result<(), StoreError> {

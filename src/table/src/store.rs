@@ -317,7 +317,12 @@ pub(crate) fn is_guarded(
     let Some(guard) = schema.guard(&key.0, new)? else { return Ok(false) };
     let side = transaction.get(keyspaces::REGISTER, &group.local_key(guard.table, &guard.key.0))?;
     let side = side.map(|bytes| RegisterSide::from_stored(&bytes)).transpose()?;
-    Ok(side.is_some_and(|side| guard.stamp < side.promise()))
+    if side.is_some_and(|side| guard.stamp < side.promise()) {
+        return Ok(true);
+    }
+    // What follows from an entry is not taken before the entry itself: it would take effect in part.
+    let held = register_row(transaction, group, guard.table, &guard.key.0)?.and_then(|row| row.entry);
+    Ok(held.is_none_or(|entry| entry.stamp < guard.stamp))
 }
 
 /// Merges a row of a merge table inside a transaction, with its digest and hooks; what is held afterwards. No guard is asked: for hooks,
@@ -499,11 +504,12 @@ pub(crate) fn register(
     let side_before = side.clone();
     let entry = held.as_ref().map(|row| row.entry);
     let (mut answer, taken) = side.serve(entry, &op.message);
-    if let (register::Answer::Prepare(PrepareAnswer::Promised { complete, .. }), register::Message::Prepare { own: Some(own), .. }) =
+    if let (register::Answer::Prepare(PrepareAnswer::Promised { complete, kept, .. }), register::Message::Prepare { own: Some(own), .. }) =
         (&mut answer, &op.message)
     {
         // A write that others take over long after it began asks about what may have been forgotten since.
         *complete &= partition_forgotten(transaction, op.table, group.hash()[0])? <= own.first;
+        *kept = schema.kept(transaction, group, &op.key.0, *own)?;
     }
     if side != side_before {
         transaction.put(keyspaces::REGISTER, local_key.clone(), side.to_stored());

@@ -61,6 +61,7 @@ impl Subject<'_> {
             ClientError::NoSuchKey => S3Error::no_such_key(self.key),
             ClientError::NoSuchVersion => S3Error::of(ErrorCode::NoSuchVersion).with("Key", self.key),
             ClientError::IsDeleteMarker => S3Error::of(ErrorCode::MethodNotAllowed).with("Key", self.key),
+            ClientError::InvalidBucketState(message) => S3Error::new(ErrorCode::InvalidBucketState, message),
             ClientError::Locked => S3Error::new(ErrorCode::AccessDenied, "Access Denied because object protected by object lock."),
             ClientError::NoSuchUpload => S3Error::no_such_upload(self.upload),
             ClientError::PreconditionFailed { condition } => S3Error::precondition_failed(condition),

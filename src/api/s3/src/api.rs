@@ -25,7 +25,7 @@ use crate::{
     error::Subject,
     get, headers, known_headers,
     limits::REQUEST_TIMEOUT,
-    list, multipart, multipart_list,
+    list, lock, multipart, multipart_list,
     post::{self, Form},
     put,
     request::{IncomingBody, Request, Services, Target},
@@ -266,7 +266,10 @@ impl S3Api {
             ObjectOperation::GetObjectTagging => tagging::get_of_object(services, target, request).await,
             ObjectOperation::PutObjectTagging => tagging::put_of_object(services, target, request, body).await,
             ObjectOperation::DeleteObjectTagging => tagging::delete_of_object(services, target, request).await,
-            ObjectOperation::GetObjectLockState => attributes::get_lock_state(services, target, request).await,
+            ObjectOperation::GetObjectRetention => lock::get_retention(services, target, request).await,
+            ObjectOperation::PutObjectRetention => lock::put_retention(services, target, request, body).await,
+            ObjectOperation::GetObjectLegalHold => lock::get_legal_hold(services, target, request).await,
+            ObjectOperation::PutObjectLegalHold => lock::put_legal_hold(services, target, request, body).await,
         }
     }
 }

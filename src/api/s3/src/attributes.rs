@@ -3,7 +3,7 @@
 //! Source: s3 reference §3.4 (GetObjectAttributes), §3.14.
 
 use garage_api_common::{
-    ErrorCode, S3Error,
+    S3Error,
     conditions::{ReadConditions, ReadVerdict, Validators},
     http::Body,
     time::http_date,
@@ -16,6 +16,7 @@ use crate::{
     answer, checksums, encryption, get, headers,
     limits::PAGE_MAX,
     request::{Request, Services, Target},
+    versioning,
 };
 
 const NAMES: [&str; 5] = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"];
@@ -52,6 +53,7 @@ pub async fn get_attributes(services: &Services, target: &Target, request: &Requ
     xml.close("GetObjectAttributesResponse");
     let mut response = answer::xml(xml.finish());
     headers::put(response.headers_mut(), header::LAST_MODIFIED, &http_date(meta.modified_ms));
+    versioning::add_version(response.headers_mut(), versioning::shown(target.bucket.row.versioning, found.slot));
     Ok(response)
 }
 
@@ -93,10 +95,4 @@ fn write_parts(xml: &mut XmlWriter, request: &Request, meta: &ObjectMeta, parts:
     }
     xml.value("PartsCount", parts.len()).close("ObjectParts");
     Ok(())
-}
-
-/// GET of an object's retention or legal hold: there is none.
-pub async fn get_lock_state(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    get::find(services, target, request, false).await?;
-    Err(S3Error::of(ErrorCode::NoSuchObjectLockConfiguration).with("Key", &target.key))
 }

@@ -15,13 +15,14 @@ use garage_model::{
     error::ClientError,
     judge::{HEAD_BUCKET, Judge},
     names::check_bucket_name,
-    objects::FoundObject,
+    objects::{FoundObject, Version},
     policy::{
         Facts,
         actions::{self, Action},
     },
     rows::{access::Tag, bucket::BucketState},
 };
+use garage_table::message::Want;
 use http::header;
 
 use crate::{
@@ -31,6 +32,7 @@ use crate::{
     router::{BucketOperation, ObjectOperation},
     selectors::Setting,
     tagging,
+    versioning::VersionName,
 };
 
 /// The bucket of a name and the key in it (empty: the bucket itself), if the caller may do all of `actions`.
@@ -71,7 +73,16 @@ pub(crate) async fn authorize(
 
 /// The object that the request names, as far as a verdict depends on it.
 async fn look_at(services: &Services, request: &Request, judge: &Judge, key: &str) -> Result<Option<FoundObject>, ModelError> {
-    services.objects.head(&judge.bucket().as_ref(), key, request.context()).await
+    let slot = match VersionName::of(request) {
+        Ok(Some(VersionName::Slot(slot))) => Some(slot),
+        Ok(None) => None,
+        // There is no such version; the operation says so.
+        Ok(Some(VersionName::Unknown)) | Err(_) => return Ok(None),
+    };
+    match services.objects.find_version(&judge.bucket().as_ref(), key, slot, Want::Row, request.context()).await? {
+        Version::Object(found) => Ok(Some(*found)),
+        Version::Marker(_) | Version::Missing => Ok(None),
+    }
 }
 
 fn allows_all(judge: &Judge, request: &Request, actions: &[Action], key: &str, seen: Option<&FoundObject>) -> bool {
@@ -365,8 +376,10 @@ pub(crate) fn object_actions(operation: ObjectOperation, request: &Request) -> V
         ObjectOperation::DeleteObjectTagging => vec![on_version(actions::DELETE_OBJECT_TAGGING)],
         // Its tags stand in its body: decided upon once they are read.
         ObjectOperation::PutObjectTagging => Vec::new(),
-        ObjectOperation::GetObjectLockState if request.query.has("legal-hold") => vec![actions::GET_OBJECT_LEGAL_HOLD],
-        ObjectOperation::GetObjectLockState => vec![actions::GET_OBJECT_RETENTION],
+        ObjectOperation::GetObjectRetention => vec![actions::GET_OBJECT_RETENTION],
+        ObjectOperation::PutObjectRetention => vec![actions::PUT_OBJECT_RETENTION],
+        ObjectOperation::GetObjectLegalHold => vec![actions::GET_OBJECT_LEGAL_HOLD],
+        ObjectOperation::PutObjectLegalHold => vec![actions::PUT_OBJECT_LEGAL_HOLD],
         ObjectOperation::DeleteObject => vec![on_version(actions::DELETE_OBJECT)],
         ObjectOperation::PutObject | ObjectOperation::CopyObject | ObjectOperation::CreateMultipartUpload => write_actions(request),
         ObjectOperation::UploadPart | ObjectOperation::UploadPartCopy => vec![actions::PUT_OBJECT],

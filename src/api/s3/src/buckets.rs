@@ -20,7 +20,7 @@ use garage_model::{
     names::check_bucket_name,
     rows::{
         access::{AccessSettings, Ownership, Tag},
-        bucket::BucketRow,
+        bucket::{BucketRow, LockSettings, Versioning},
     },
 };
 use http::{HeaderName, Response, StatusCode, header};
@@ -97,6 +97,7 @@ pub async fn create_bucket(services: &Services, request: &Request, name: &str, b
     check_bucket_name(name, true).map_err(|error| subject.error(error.into()))?;
     refuse_unsupported(request)?;
     let access = new_access(services, request, key).await?;
+    let can_lock = wants_lock(request)?;
     let document = body.read(XML_BODY_MAX_BYTES).await?;
     let tags = read_configuration(&document, &services.region)?;
     match services.access.check(key, name, Right::Any, request.context()).await {
@@ -107,7 +108,12 @@ pub async fn create_bucket(services: &Services, request: &Request, name: &str, b
     if !key.row.create_bucket {
         return Err(S3Error::new(ErrorCode::AccessDenied, "Access Denied: this access key may not create buckets"));
     }
-    let set_up = |row: &mut BucketRow| (row.access, row.tags) = (access, tags);
+    let set_up = |row: &mut BucketRow| {
+        (row.access, row.tags) = (access, tags);
+        if can_lock {
+            (row.versioning, row.object_lock) = (Versioning::Enabled, Some(LockSettings::default()));
+        }
+    };
     match services.access.buckets().create_set_up(name, key, set_up, request.context()).await {
         Ok(_) => {}
         // Whoever was quicker may have been this very key, in a request that was sent twice.
@@ -140,6 +146,17 @@ async fn new_access(services: &Services, request: &Request, key: &AccessKey) -> 
     }
 }
 
+/// Whether the bucket is to have object lock, and so versions. Errors: 400 `InvalidArgument`.
+fn wants_lock(request: &Request) -> Result<bool, S3Error> {
+    const HEADER: &str = "x-amz-bucket-object-lock-enabled";
+    match request.header(HEADER)? {
+        None => Ok(false),
+        Some(value) if value.eq_ignore_ascii_case("false") => Ok(false),
+        Some(value) if value.eq_ignore_ascii_case("true") => Ok(true),
+        Some(other) => Err(S3Error::invalid_argument("The value must be true or false", HEADER, other)),
+    }
+}
+
 /// The name is taken: by a bucket that this key may use, or by someone else's.
 fn taken(is_own: bool, key: &AccessKey, name: &str) -> S3Error {
     match (is_own, key.row.create_bucket) {
@@ -150,11 +167,6 @@ fn taken(is_own: bool, key: &AccessKey, name: &str) -> S3Error {
 }
 
 fn refuse_unsupported(request: &Request) -> Result<(), S3Error> {
-    match request.header("x-amz-bucket-object-lock-enabled")? {
-        None => {}
-        Some(value) if value.eq_ignore_ascii_case("false") => {}
-        Some(_) => return Err(S3Error::not_implemented("x-amz-bucket-object-lock-enabled")),
-    }
     match request.header("x-amz-bucket-namespace")? {
         None | Some("global") => Ok(()),
         Some(_) => Err(S3Error::not_implemented("x-amz-bucket-namespace")),

@@ -3,7 +3,7 @@
 //! Source: s3 reference §3.6.
 
 use garage_api_common::{
-    ErrorCode, S3Error,
+    S3Error,
     checksum::ChecksumAlgorithm,
     conditions::{ReadConditions, Validators, WriteCondition as ParsedCondition},
     http::Body,
@@ -12,7 +12,7 @@ use garage_api_common::{
 };
 use garage_model::{
     body::BodyDigests,
-    objects::{BucketRef, CopySource, FoundObject, StoredObject, WriteCondition},
+    objects::{BucketRef, CopySource, FoundObject, StoredObject, Version, WriteCondition},
     policy::actions,
     rows::{
         access::Tag,
@@ -20,6 +20,8 @@ use garage_model::{
         object::ObjectHeaders,
     },
 };
+use garage_rpc::register::slots::Slot;
+use garage_table::message::Want;
 use http::{HeaderMap, Response};
 use percent_encoding::percent_decode;
 
@@ -30,12 +32,13 @@ use crate::{
     content::VerifiedContent,
     encryption,
     error::Subject,
-    get::{invalid_version_id, looks_like_version_id},
     headers,
     labels::add_labels,
     limits::COPY_SOURCE_MAX_BYTES,
+    lock,
     put::precheck,
     request::{Request, Services, Target, write_condition},
+    versioning::{self, VersionName},
 };
 
 const SOURCE: &str = "x-amz-copy-source";
@@ -70,13 +73,12 @@ impl SourceName {
         Ok(SourceName { bucket: bucket.to_owned(), key: key.to_owned(), version_id })
     }
 
-    fn check_version(&self) -> Result<(), S3Error> {
-        match self.version_id.as_deref() {
-            None | Some("null") => Ok(()),
-            Some(id) if looks_like_version_id(id) => {
-                Err(S3Error::of(ErrorCode::NoSuchVersion).with("Key", &self.key).with("VersionId", id))
-            }
-            Some(id) => Err(invalid_version_id(id)),
+    /// The version it names; `None`: the current one. Errors: 400 `InvalidArgument`, 404 `NoSuchVersion`.
+    fn slot(&self) -> Result<Option<Slot>, S3Error> {
+        let Some(text) = self.version_id.as_deref() else { return Ok(None) };
+        match VersionName::parse(text)? {
+            VersionName::Slot(slot) => Ok(Some(slot)),
+            VersionName::Unknown => Err(versioning::no_such_version(&self.key, text)),
         }
     }
 }
@@ -104,17 +106,37 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Adds `x-amz-copy-source-version-id`.
+    pub fn add_version(&self, out: &mut HeaderMap) {
+        if let Some(slot) = versioning::shown(self.bucket.versioning, self.found.slot) {
+            headers::put(out, http::HeaderName::from_static("x-amz-copy-source-version-id"), &versioning::version_text(slot));
+        }
+    }
+}
+
 /// Finds the source of a copy. Errors: `NoSuchBucket`, `NoSuchKey`, `NoSuchVersion`, `AccessDenied`, `PreconditionFailed`.
 pub async fn find_source(services: &Services, request: &Request) -> Result<Source, S3Error> {
     let name = SourceName::parse(&request.headers)?;
     let read = if name.version_id.is_some() { actions::GET_OBJECT_VERSION } else { actions::GET_OBJECT };
     let target = authorize(services, request, name.bucket.clone(), name.key.clone(), &[read]).await?;
     check_owner(request, &target, "x-amz-source-expected-bucket-owner")?;
-    name.check_version()?;
+    let slot = name.slot()?;
     let bucket = target.bucket_ref();
     let subject = Subject { bucket: &name.bucket, key: &name.key, ..Subject::default() };
-    let found = services.objects.get(&bucket, &name.key, request.stream_context()).await.map_err(|error| subject.error(error))?;
-    let mut found = found.ok_or_else(|| target.no_such_key(request))?;
+    let found = services.objects.find_version(&bucket, &name.key, slot, Want::First, request.stream_context()).await;
+    let mut found = match found.map_err(|error| subject.error(error))? {
+        Version::Object(found) => *found,
+        Version::Marker(_) if slot.is_some() => {
+            return Err(S3Error::invalid_request(
+                "The source of a copy request may not specifically refer to a delete marker by version id.",
+            ));
+        }
+        Version::Missing if slot.is_some() => {
+            return Err(versioning::no_such_version(&name.key, name.version_id.as_deref().unwrap_or_default()));
+        }
+        Version::Marker(_) | Version::Missing => return Err(target.no_such_key(request)),
+    };
     target.check_judged(&found)?;
     encryption::open_object(services, request, &mut found, encryption::SOURCE_KEY)?;
     let stored = Validators { etag: &found.meta.etag, last_modified_ms: found.meta.modified_ms };
@@ -150,6 +172,7 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
     let condition = write_condition(ParsedCondition::parse(&request.headers)?);
     let mut own = headers::object_headers(&request.headers)?;
     add_labels(services, target, request, &mut own).await?;
+    lock::check(target, request, &own.lock)?;
     let source = find_source(services, request).await?;
     refuse_idle_copy(target, request, &source, metadata)?;
     if COPY_SOURCE_MAX_BYTES < source.found.meta.size_bytes {
@@ -178,8 +201,11 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
         let copy = services.objects.copy_recomputed(found, recomputed, &bucket, &target.key, copied, &condition, context);
         copy.await.map_err(|error| target.write_subject(&condition).error(error))?
     };
+    let slot = stored.slot;
     let mut response = answer::xml(render("CopyObjectResult", &stored.into()));
     encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
+    versioning::add_version(response.headers_mut(), slot);
+    source.add_version(response.headers_mut());
     Ok(response)
 }
 

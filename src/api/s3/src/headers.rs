@@ -15,6 +15,7 @@ use serde_bytes::ByteBuf;
 use crate::{
     encryption::OWN_KEY,
     limits::{USER_METADATA_MAX_BYTES, WEBSITE_REDIRECT_MAX_BYTES},
+    lock,
 };
 
 const USER_PREFIX: &str = "x-amz-meta-";
@@ -39,6 +40,7 @@ pub fn object_headers(headers: &HeaderMap) -> Result<ObjectHeaders, S3Error> {
         user: user_metadata(headers)?,
         storage_class: storage_class(headers)?,
         website_redirect: website_redirect(headers)?,
+        lock: lock::of_headers(headers)?,
         ..ObjectHeaders::default()
     })
 }
@@ -113,6 +115,11 @@ pub fn refuse_on_write(headers: &HeaderMap) -> Result<(), S3Error> {
     ];
     const FAMILIES: [&str; 1] = ["x-amz-object-lock-"];
     for name in headers.keys().map(HeaderName::as_str) {
+        let is_known_lock =
+            ["x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date", "x-amz-object-lock-legal-hold"].contains(&name);
+        if is_known_lock {
+            continue;
+        }
         if EXACT.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family)) {
             return Err(S3Error::not_implemented(name));
         }
@@ -224,7 +231,7 @@ mod tests {
     #[test]
     fn nothing_asked_for_is_ignored() {
         let code = |name: &str, value: &str| refuse_on_write(&headers(&[(name, value)])).map_err(|error| error.code);
-        for name in ["x-amz-object-lock-mode", "x-amz-object-lock-legal-hold", "x-amz-write-offset-bytes"] {
+        for name in ["x-amz-object-lock-event-hold", "x-amz-write-offset-bytes"] {
             assert_eq!(code(name, "x"), Err(ErrorCode::NotImplemented), "{name}");
         }
         let label = |name: &str, value: &str| refuse_labels(&headers(&[(name, value)])).map_err(|error| error.code);

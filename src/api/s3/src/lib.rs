@@ -2,7 +2,8 @@
 //!
 //! Reading order: `api` (one request from end to end), `router` and `selectors` (what it asks for), `request` (what handlers get),
 //! `headers`, `known_headers`, `checksums`, `content` (bodies), `error` (what failures mean), then a file for each family of operations: `buckets`,
-//! `settings`, `cors`, `get`, `attributes`, `put`, `post`, `copy`, `delete`, `list`, `multipart`, `multipart_list`.
+//! `settings`, `versioning`, `lock`, `lifecycle`, `cors`, `get`, `attributes`, `put`, `post`, `copy`, `delete`, `list`, `multipart`,
+//! `multipart_list`.
 //!
 //! Order of checks: parse, authenticate, bucket exists, authorize, arguments, preconditions, body.
 
@@ -21,8 +22,10 @@ mod get;
 mod headers;
 mod known_headers;
 mod labels;
+mod lifecycle;
 pub mod limits;
 mod list;
+mod lock;
 mod multipart;
 mod multipart_list;
 mod policy;
@@ -34,6 +37,7 @@ pub mod selectors;
 mod sender;
 mod settings;
 mod tagging;
+mod versioning;
 mod website;
 
 pub use api::{S3Api, S3Options};

@@ -42,3 +42,7 @@ pub const WEBSITE_MAX_BYTES: usize = 128 << 10;
 pub const WEBSITE_RULES_MAX: usize = 50;
 /// Objects looked at together where a request on many keys depends on their tags.
 pub const LOOKS_AT_ONCE: usize = 16;
+/// Rules of a lifecycle configuration, by S3's rules. More: 400 `MalformedXML`.
+pub const LIFECYCLE_RULES_MAX: usize = 1000;
+/// Characters of a lifecycle rule's id. More: 400 `InvalidArgument`.
+pub const LIFECYCLE_ID_MAX_CHARS: usize = 255;

@@ -30,9 +30,12 @@ use crate::{
     error::{Subject, too_large},
     headers, known_headers,
     labels::add_labels,
+    lifecycle,
     limits::LONG_XML_MAX_BYTES,
     list::Encoding,
+    lock,
     request::{IncomingBody, Request, Services, Target, write_condition},
+    versioning,
 };
 
 /// An upload that a request names.
@@ -69,6 +72,7 @@ pub async fn create(services: &Services, target: &Target, request: &Request) -> 
     known_headers::refuse_conditions(&request.headers)?;
     encryption::refuse_source_key(&request.headers)?;
     let mut stored_headers = headers::object_headers(&request.headers)?;
+    lock::check(target, request, &stored_headers.lock)?;
     add_labels(services, target, request, &mut stored_headers).await?;
     let asked = asked_checksum(request)?;
     let (algorithm, kind) = asked.unwrap_or((checksums::DEFAULT, ChecksumType::FullObject));
@@ -86,6 +90,7 @@ pub async fn create(services: &Services, target: &Target, request: &Request) -> 
     xml.close("InitiateMultipartUploadResult");
     let mut response = answer::xml(xml.finish());
     encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
+    lifecycle::add_abort(response.headers_mut(), target, request.now_ms);
     if let Some((algorithm, kind)) = asked {
         let out = response.headers_mut();
         headers::put(out, HeaderName::from_static("x-amz-checksum-algorithm"), algorithm.name());
@@ -215,6 +220,7 @@ pub async fn upload_part_copy(services: &Services, target: &Target, request: &Re
     let copied = Copied { modified_ms: stored.modified_ms, etag: stored.etag, checksum: stored.checksum };
     let mut response = answer::xml(render("CopyPartResult", &copied));
     encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
+    source.add_version(response.headers_mut());
     Ok(response)
 }
 
@@ -251,6 +257,8 @@ pub async fn complete(services: &Services, target: &Target, request: &Request, b
     if is_under_cluster_key(upload.id) {
         headers::put(response.headers_mut(), HeaderName::from_static("x-amz-server-side-encryption"), "AES256");
     }
+    versioning::add_version(response.headers_mut(), stored.slot);
+    lifecycle::add_expiration(response.headers_mut(), target, stored.size_bytes, stored.modified_ms, &[]);
     Ok(response)
 }
 

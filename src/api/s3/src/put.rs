@@ -13,7 +13,9 @@ use crate::{
     error::too_large,
     headers, known_headers,
     labels::add_labels,
+    lifecycle, lock,
     request::{IncomingBody, Request, Services, Target, write_condition},
+    versioning,
 };
 
 /// PUT of an object, or POST of a form, which comes as the PUT that it stands for.
@@ -22,9 +24,13 @@ pub async fn put_object(services: &Services, target: &Target, request: &Request,
     known_headers::refuse_placement(&request.headers)?;
     encryption::refuse_source_key(&request.headers)?;
     let mut stored_headers = headers::object_headers(&request.headers)?;
+    lock::check(target, request, &stored_headers.lock)?;
     add_labels(services, target, request, &mut stored_headers).await?;
     let condition = write_condition(ParsedCondition::parse(&request.headers)?);
     let spec = body.spec()?;
+    if lock::needs_integrity(target, &stored_headers.lock) && !body.of_form {
+        spec.require_integrity()?;
+    }
     // A form's file tells its length by its end.
     let size_bytes = if body.of_form { 0 } else { spec.required_length_bytes()? };
     if SINGLE_PUT_MAX_BYTES < size_bytes {
@@ -42,6 +48,8 @@ pub async fn put_object(services: &Services, target: &Target, request: &Request,
     let mut response = answer::empty(StatusCode::OK);
     answer::add_stored(response.headers_mut(), &stored.etag, stored.checksum.as_ref(), None);
     encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
+    versioning::add_version(response.headers_mut(), stored.slot);
+    lifecycle::add_expiration(response.headers_mut(), target, stored.size_bytes, stored.modified_ms, &[]);
     Ok(response)
 }
 

@@ -66,7 +66,10 @@ pub enum ObjectOperation {
     GetObjectTagging,
     PutObjectTagging,
     DeleteObjectTagging,
-    GetObjectLockState,
+    GetObjectRetention,
+    PutObjectRetention,
+    GetObjectLegalHold,
+    PutObjectLegalHold,
 }
 
 /// The operation of a request. `headers`: with those of a presigned query.
@@ -230,7 +233,10 @@ fn route_object_selector(name: &str, method: &Method, query: &Query, headers: &H
         ("tagging", "GET") => ObjectOperation::GetObjectTagging,
         ("tagging", "PUT") => ObjectOperation::PutObjectTagging,
         ("tagging", "DELETE") => ObjectOperation::DeleteObjectTagging,
-        ("retention" | "legal-hold", "GET") => ObjectOperation::GetObjectLockState,
+        ("retention", "GET") => ObjectOperation::GetObjectRetention,
+        ("retention", _) => ObjectOperation::PutObjectRetention,
+        ("legal-hold", "GET") => ObjectOperation::GetObjectLegalHold,
+        ("legal-hold", _) => ObjectOperation::PutObjectLegalHold,
         ("attributes", _) => ObjectOperation::GetObjectAttributes,
         (name, _) => return Err(S3Error::not_implemented(name)),
     })

@@ -13,10 +13,10 @@ use garage_model::keys::AccessKey;
 use http::{Response, StatusCode};
 
 use crate::{
-    answer, cors, encryption, policy,
+    answer, cors, encryption, lifecycle, lock, policy,
     request::{IncomingBody, Request, Services, Target},
     selectors::Setting,
-    tagging, website,
+    tagging, versioning, website,
 };
 
 /// Who owns something, as S3 shows it.
@@ -72,9 +72,9 @@ pub fn owner_of(target: &Target, request: &Request) -> Owner {
 pub fn get(target: &Target, request: &Request, setting: Setting) -> Result<Response<Body>, S3Error> {
     let missing = |code| Err(S3Error::of(code).with("BucketName", &target.bucket_name));
     match setting {
-        Setting::Versioning => empty_document("VersioningConfiguration"),
+        Setting::Versioning => Ok(versioning::get(target)),
         Setting::Cors => cors::get(target),
-        Setting::Lifecycle => missing(ErrorCode::NoSuchLifecycleConfiguration),
+        Setting::Lifecycle => lifecycle::get(target),
         Setting::Policy => policy::get(target),
         Setting::PolicyStatus => policy::get_status(target),
         Setting::PublicAccessBlock => policy::get_public_access_block(target),
@@ -82,7 +82,7 @@ pub fn get(target: &Target, request: &Request, setting: Setting) -> Result<Respo
         Setting::Website => website::get(target),
         Setting::Tagging => tagging::get_of_bucket(target),
         Setting::Encryption => encryption::get(target),
-        Setting::ObjectLock => missing(ErrorCode::ObjectLockConfigurationNotFoundError),
+        Setting::ObjectLock => lock::get_configuration(target),
         Setting::Replication => missing(ErrorCode::ReplicationConfigurationNotFoundError),
         Setting::Logging => empty_document("BucketLoggingStatus"),
         Setting::Notification => empty_document("NotificationConfiguration"),
@@ -125,6 +125,9 @@ pub async fn put(
 ) -> Result<Response<Body>, S3Error> {
     match setting {
         Setting::Cors => cors::put(services, target, request, body).await,
+        Setting::Versioning => versioning::put(services, target, request, body).await,
+        Setting::ObjectLock => lock::put_configuration(services, target, request, body).await,
+        Setting::Lifecycle => lifecycle::put(services, target, request, body).await,
         Setting::Policy => policy::put(services, target, request, body).await,
         Setting::PublicAccessBlock => policy::put_public_access_block(services, target, request, body).await,
         Setting::OwnershipControls => policy::put_ownership(services, target, request, body).await,
@@ -151,6 +154,7 @@ async fn put_what_is_so(setting: Setting, body: IncomingBody) -> Result<Response
 pub async fn delete(services: &Services, target: &Target, request: &Request, setting: Setting) -> Result<Response<Body>, S3Error> {
     match setting {
         Setting::Cors => cors::delete(services, target, request).await,
+        Setting::Lifecycle => lifecycle::delete(services, target, request).await,
         Setting::Policy => policy::delete(services, target, request).await,
         Setting::PublicAccessBlock => policy::delete_public_access_block(services, target, request).await,
         Setting::OwnershipControls => policy::delete_ownership(services, target, request).await,

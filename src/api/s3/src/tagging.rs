@@ -24,6 +24,7 @@ use crate::{
     get, headers,
     limits::{BUCKET_TAGS_MAX, OBJECT_TAGS_MAX, TAG_KEY_MAX_CHARS, TAG_VALUE_MAX_CHARS, TAGGING_MAX_BYTES},
     request::{IncomingBody, Request, Services, Target},
+    versioning,
 };
 
 /// The tags in `x-amz-tagging`: `a=b&c=d`, percent-encoded. Errors: 400 `InvalidArgument`, `InvalidTag`, `BadRequest`.
@@ -140,7 +141,9 @@ async fn store(services: &Services, target: &Target, request: &Request, tags: Ve
 /// GET of an object's tags.
 pub async fn get_of_object(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     let found = get::find(services, target, request, false).await?;
-    Ok(answer::xml(render(&found.meta.headers.tags)))
+    let mut response = answer::xml(render(&found.meta.headers.tags));
+    versioning::add_version(response.headers_mut(), versioning::shown(target.bucket.row.versioning, found.slot));
+    Ok(response)
 }
 
 /// PUT of an object's tags. Neither a new version nor another Last-Modified.
@@ -163,14 +166,18 @@ pub async fn change_object(
     status: StatusCode,
     change: impl Fn(&mut ObjectHeaders) + Send + Sync,
 ) -> Result<Response<Body>, S3Error> {
-    let slot = get::requested_slot(target, request)?;
+    let slot = versioning::requested(request, target)?;
     let change = |meta: &mut ObjectMeta, _| {
         change(&mut meta.headers);
         Ok(())
     };
     let changed = services.objects.change_version(&target.bucket_ref(), &target.key, slot, request.context(), change).await;
     match changed {
-        Ok(_) => Ok(answer::empty(status)),
+        Ok(slot) => {
+            let mut response = answer::empty(status);
+            versioning::add_version(response.headers_mut(), versioning::shown(target.bucket.row.versioning, Some(slot)));
+            Ok(response)
+        }
         Err(ModelError::Client(ClientError::NoSuchKey)) => Err(target.no_such_key(request)),
         Err(error) => Err(target.subject().error(error)),
     }

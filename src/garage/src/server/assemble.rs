@@ -9,7 +9,10 @@ use garage_block::{
     store::{DataDirOptions, DirUsage, StoreOptions},
 };
 use garage_db::{DbOptions, Durability, FjallEngine, FjallOptions};
-use garage_model::node::{Node, NodeIdentity, NodeOptions, PreparedNode};
+use garage_model::{
+    lifecycle::LifecycleOptions,
+    node::{Node, NodeIdentity, NodeOptions, PreparedNode},
+};
 use garage_net::{NodeId, NodeKey, QuicOptions, QuicTransport, Transport};
 use garage_rpc::{RouterBuilder, state::StateFiles};
 use garage_table::keyspaces;
@@ -17,6 +20,7 @@ use garage_util::{
     config::{Config, DataDirUse},
     disk::{Disk, RealDisk},
     runtime::Runtime,
+    workers::Wake,
 };
 
 use super::{Failure, limits::TRANSPORT_PATIENCE, progress, settings::Settings, space};
@@ -66,6 +70,7 @@ pub(super) async fn start(settings: &Settings, runtime: &Runtime) -> Result<Serv
     })?;
     let transport = bound.ok_or("the transport was not made")?;
     space::report_for_ever(runtime, &node, config);
+    node.workers.start(node.lifecycle.worker(), Wake::default());
     Ok(Server { node, admin, transport })
 }
 
@@ -113,6 +118,7 @@ fn node_options(settings: &Settings, runtime: &Runtime, local: NodeId) -> NodeOp
         former_secrets: config.rpc_secrets_previous.iter().map(|secret| secret.0).collect(),
         inline_max_bytes: config.inline_threshold as usize,
         allow_punycode: config.allow_punycode,
+        lifecycle: LifecycleOptions { interval: config.lifecycle_interval, ..LifecycleOptions::default() },
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     error::ModelError,
     index::Shown,
-    objects::{BucketRef, Objects},
+    objects::{BucketRef, Objects, versions::Mark},
     rows::VERSION,
 };
 
@@ -47,18 +47,24 @@ pub struct ListVersionsRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VersionEntry {
     /// A version.
-    Version {
-        /// Its key.
-        key: String,
-        /// Which.
-        slot: Slot,
-        /// Whether it is the current one.
-        is_latest: bool,
-        /// What is shown of it.
-        shown: Shown,
-    },
+    Version(ListedVersion),
     /// A common prefix, the delimiter included.
     Prefix(String),
+}
+
+/// A version as listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedVersion {
+    /// Its key.
+    pub key: String,
+    /// Which.
+    pub slot: Slot,
+    /// Whether it is the current one.
+    pub is_latest: bool,
+    /// What is shown of it.
+    pub shown: Shown,
+    /// Of its row, as it was listed.
+    pub mark: Mark,
 }
 
 /// A page.
@@ -109,6 +115,20 @@ impl Objects {
         Ok(VersionsPage { entries: entries.into_values().take(request.limit).collect(), truncated })
     }
 
+    /// The versions of one shard from a place on, and where to go on.
+    pub(crate) async fn list_group_versions(
+        &self,
+        group: &Group,
+        from: Option<Place>,
+        limit: u32,
+        context: RequestContext,
+    ) -> Result<(Vec<VersionEntry>, Option<Place>), ModelError> {
+        let from = from.unwrap_or_else(|| Place::at_key(Vec::new()));
+        let query = VersionsQuery { prefix: ByteBuf::new(), delimiter: None, from, behind: None, limit };
+        let run = self.list_versions_of(group.clone(), query, context).await?;
+        Ok((run.entries.into_values().collect(), run.next))
+    }
+
     async fn list_versions_of_all(&self, bucket: &BucketRef, query: &VersionsQuery, context: RequestContext) -> Result<Run, ModelError> {
         let groups = bucket.groups().collect::<Vec<Group>>();
         let runs = stream::iter(groups).map(|group| self.list_versions_of(group, query.clone(), context)).buffer_unordered(GROUPS_AT_ONCE);
@@ -155,8 +175,8 @@ impl Objects {
             for (slot, merged) in state.rows {
                 let Some((row, content)) = merged.row.as_ref().and_then(|row| Some((row, row.content.as_ref()?))) else { continue };
                 let (is_latest, shown) = (current == Some(slot), Shown::from(content));
-                let entry = VersionEntry::Version { key: key.to_string(), slot, is_latest, shown };
-                listed.push((Place::of(key, row.origin.order, slot), entry));
+                let version = ListedVersion { key: key.to_string(), slot, is_latest, shown, mark: row.mark() };
+                listed.push((Place::of(key, row.origin.order, slot), VersionEntry::Version(version)));
             }
         }
         Ok(listed)
@@ -241,7 +261,9 @@ fn merge(answers: Vec<VersionsAnswer>) -> Merged {
 fn entry_of(item: Item, name: &str) -> Option<(Place, VersionEntry)> {
     let place = item.place();
     let Item::Version { is_head, version, .. } = item else { return None };
-    Some((place, VersionEntry::Version { key: name.to_string(), slot: version.slot, is_latest: is_head, shown: version.shown }))
+    let mark = (version.stamp, version.origin.id, true);
+    let version = ListedVersion { key: name.to_string(), slot: version.slot, is_latest: is_head, shown: version.shown, mark };
+    Some((place, VersionEntry::Version(version)))
 }
 
 /// Keys are UTF-8; a delimiter that splits a character can make a prefix that is not, which can't be shown.

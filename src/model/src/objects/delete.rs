@@ -54,7 +54,7 @@ impl Objects {
         Ok(Deleted { marker })
     }
 
-    fn delete_marker(&self, versioning: Versioning, key: &str) -> (RegisterWrite, Option<Slot>) {
+    pub(super) fn delete_marker(&self, versioning: Versioning, key: &str) -> (RegisterWrite, Option<Slot>) {
         let id = self.new_version_id();
         let (row, slot) = version_row(versioning, id, VersionState::DeleteMarker { modified_ms: self.now_ms() });
         (RegisterWrite { table: VERSION, key: null_slot(key), id, content: row.to_stored(), companions: Vec::new() }, slot)

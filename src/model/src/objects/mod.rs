@@ -121,6 +121,10 @@ impl FoundObject {
         let headers = &self.meta.headers;
         ObjectAccess { owner: headers.owner.clone(), acl: headers.acl.clone(), tags: headers.tags.clone() }
     }
+    /// What tells whether its row is still the same.
+    pub fn mark(&self) -> versions::Mark {
+        (self.entry.stamp, self.entry.id, true)
+    }
 }
 
 /// Objects of all buckets. Cheap to clone.

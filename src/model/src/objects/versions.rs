@@ -111,21 +111,53 @@ pub(crate) struct KeyState {
     bound: Option<garage_util::hlc::Stamp>,
 }
 
+/// Which head a state of a key is about.
+enum About {
+    /// The newest that anyone has.
+    Newest,
+    /// That of a round. One above it does not count, and never will: it is left out.
+    Round(Option<(Entry, VersionRow)>),
+}
+
 impl KeyState {
-    fn of(query: &KeyQuery, answers: Vec<KeyAnswer>) -> KeyState {
+    fn of(query: &KeyQuery, mut answers: Vec<KeyAnswer>, about: &About) -> KeyState {
+        let newest = |answers: &[KeyAnswer]| answers.iter().filter_map(|answer| answer.head.clone()).max_by_key(|(entry, _)| *entry);
+        let head = match about {
+            About::Newest => newest(&answers),
+            About::Round(held) => held.clone(),
+        };
+        let entry = head.as_ref().map(|(entry, _)| *entry);
+        for answer in &mut answers {
+            answer.head.take_if(|(other, _)| entry < Some(*other));
+        }
         let heads: Vec<Option<(Entry, Head<VersionState>)>> =
             answers.iter().map(|answer| answer.head.as_ref().map(|(entry, row)| (*entry, row.to_head()))).collect();
-        let head = answers.iter().filter_map(|answer| answer.head.clone()).max_by_key(|(entry, _)| *entry);
         let see = |(index, slot): (usize, &Slot)| {
             let of_replica = answers.iter().zip(&heads).map(|(answer, head)| {
                 seen(*slot, head.as_ref().map(|(entry, head)| (*entry, head)), answer.rows.get(index).cloned().flatten())
             });
             (*slot, merged(of_replica))
         };
-        let rows = query.slots.iter().enumerate().map(see).collect();
+        let mut rows: BTreeMap<Slot, Merged<VersionState>> = query.slots.iter().enumerate().map(see).collect();
+        if let (About::Round(_), Some((entry, row))) = (about, &head) {
+            let head = row.to_head();
+            if let Some(merged) = rows.get_mut(&head.slot) {
+                merged.row = seen(head.slot, Some((*entry, &head)), merged.row.take());
+            }
+        }
         let older = answers.iter().flat_map(|answer| answer.older.iter().map(|(slot, _)| *slot));
         let outdated = heads.iter().flatten().filter(|(entry, _)| head.as_ref().is_some_and(|(newest, _)| newest != entry));
-        let candidates = older.chain(outdated.map(|(_, head)| head.slot)).collect();
+        let outdated: BTreeSet<Slot> = outdated.map(|(_, head)| head.slot).collect();
+        // What all of them list alike, they know alike.
+        if outdated.is_empty()
+            && answers.windows(2).all(|pair| pair[0].older == pair[1].older)
+            && let Some(first) = answers.first()
+        {
+            for (slot, row) in &first.older {
+                rows.entry(*slot).or_insert_with(|| Merged { row: Some(row.clone()), settled: true });
+            }
+        }
+        let candidates = older.chain(outdated).filter(|slot| !rows.contains_key(slot)).collect();
         let cut = answers.iter().filter(|answer| answer.truncated);
         let bound = cut.filter_map(|answer| answer.older.last().map(|(_, row)| row.origin.order)).max();
         let now_ms = answers.iter().map(|answer| answer.now_ms).min().unwrap_or(0);
@@ -140,15 +172,32 @@ impl KeyState {
         self.rows.get(&slot).and_then(|merged| merged.row.as_ref())
     }
 
-    /// The head as it is, with changes of other versions.
+    /// The head as it is, with changes of other versions. Where none was current, the newest known version is from now on: a write that
+    /// was never answered may have left it.
     fn head_with(&self, effects: Vec<Effect<VersionState>>) -> Head<VersionState> {
         match &self.head {
-            Some((entry, row)) => {
+            Some((entry, row)) if self.current_slot().is_some() => {
                 let head = row.to_head();
                 Head { origin: Some(head.origin_as(*entry)), effects, ..head }
             }
+            _ => self.promoted(&BTreeSet::new(), effects),
+        }
+    }
+
+    /// The newest known version as the current one, apart from those that are gone.
+    fn promoted(&self, gone: &BTreeSet<Slot>, mut effects: Vec<Effect<VersionState>>) -> Head<VersionState> {
+        match newest_live(self, gone) {
+            Some((slot, row)) => {
+                effects.retain(|effect| effect.slot != slot);
+                Head { slot, origin: Some(row.origin), content: row.content, effects }
+            }
             None => Head { effects, ..Head::new(Slot::Null, None) },
         }
+    }
+
+    /// Whether there is a version though none is current: whoever finds it makes it current first.
+    fn is_orphaned(&self) -> bool {
+        self.current_slot().is_none() && self.rows.values().filter_map(|merged| merged.row.as_ref()).any(SlotRow::is_live)
     }
 
     /// Rows that only some have, to be written by a change that builds upon them.
@@ -199,9 +248,13 @@ pub fn is_live_version(snapshot: &dyn Snapshot, group: &Group, key: &str, slot: 
 impl Objects {
     /// Asks a quorum about a key: 1 round trip.
     pub(crate) async fn ask_key(&self, group: &Group, query: &KeyQuery, context: RequestContext) -> Result<KeyState, ModelError> {
+        self.ask_about(group, query, &About::Newest, context).await
+    }
+
+    async fn ask_about(&self, group: &Group, query: &KeyQuery, about: &About, context: RequestContext) -> Result<KeyState, ModelError> {
         let answers = self.tables.query(group, VERSION, Query::Key(query.clone()).to_stored(), self.step(context)).await?;
         let answers = answers.iter().map(|answer| KeyAnswer::from_stored(answer)).collect::<Result<Vec<_>, _>>()?;
-        Ok(KeyState::of(query, answers))
+        Ok(KeyState::of(query, answers, about))
     }
 
     /// A version of a key; `None`: the current one. Its content comes along as far as `want` says, if it is the current one.
@@ -220,7 +273,8 @@ impl Objects {
         };
         let query = KeyQuery { key: key.to_string(), slots: vec![slot], older: 0 };
         let state = self.ask_key(&group, &query, context).await?;
-        let state = if state.rows.values().all(|merged| merged.settled) { state } else { self.settle(&group, &query, context).await? };
+        let is_settled = state.rows.values().all(|merged| merged.settled) && !state.is_orphaned();
+        let state = if is_settled { state } else { self.settle(&group, &query, context).await? };
         Ok(version_of(&group, slot, state.row(slot)))
     }
 
@@ -242,13 +296,19 @@ impl Objects {
                 companions,
             });
         }
-        let head_is_open = current.and_then(|slot| state.rows.get(&slot)).is_some_and(|merged| !merged.settled);
-        let repaired = if rows.is_empty() { Ok(()) } else { self.tables.merge(group, rows, context).await };
+        let head_is_open = current.and_then(|slot| state.rows.get(&slot)).is_some_and(|merged| !merged.settled) || state.is_orphaned();
+        let repaired = if rows.is_empty() || head_is_open { Ok(()) } else { self.tables.merge(group, rows, context).await };
         match repaired {
             Ok(()) if !head_is_open => Ok(state),
             // A promise stands against it, or the head moved: only a round can tell.
             Ok(()) | Err(TableError::OutcomeUnknown) => {
-                let write = |state: &KeyState| Ok(Change::Write(state.head_with(state.unsettled_effects(&BTreeSet::new())), state.clone()));
+                let write = |state: &KeyState| {
+                    let head = state.head_with(state.unsettled_effects(&BTreeSet::new()));
+                    // Its stamp is not known yet, and not asked for.
+                    let unknown = Entry { stamp: garage_util::hlc::Stamp::ZERO, id: WriteId::default() };
+                    let settled = KeyState { head: Some((unknown, VersionRow::from(head.clone()))), ..state.clone() };
+                    Ok(Change::Write(head, settled))
+                };
                 self.change(group, query, context, write).await
             }
             Err(error) => Err(error.into()),
@@ -332,19 +392,13 @@ impl Objects {
         context: RequestContext,
         decide: &(impl Fn(&KeyState) -> Result<Change<T>, ModelError> + Send + Sync),
     ) -> Result<(Change<T>, Vec<garage_table::message::Companion>), ModelError> {
-        let mut state =
-            if query.older == 0 { self.ask_key(group, query, context).await? } else { self.ask_with_older(group, query, context).await? };
-        // What the round is about; a row that some replica has besides is not current, whatever its stamp.
-        state.head = held
-            .map(|row| Ok::<_, ModelError>((row.entry, VersionRow::from_stored(&row.content)?)))
-            .transpose()?
-            .and_then(|(entry, row)| Some((entry?, row)));
-        if let Some((entry, row)) = &state.head {
-            let head = row.to_head();
-            if let Some(merged) = state.rows.get_mut(&head.slot) {
-                merged.row = seen(head.slot, Some((*entry, &head)), merged.row.take());
-            }
-        }
+        let held = held.map(|row| Ok::<_, ModelError>((row.entry, VersionRow::from_stored(&row.content)?))).transpose()?;
+        let about = About::Round(held.and_then(|(entry, row)| Some((entry?, row))));
+        let state = if query.older == 0 {
+            self.ask_about(group, query, &about, context).await?
+        } else {
+            self.ask_with_older(group, query, &about, context).await?
+        };
         let change = decide(&state)?;
         let mut companions = Vec::new();
         if let Change::Write(head, _) = &change {
@@ -361,13 +415,23 @@ impl Objects {
     }
 
     /// Asks about a key with enough of its older versions to know which is the newest of them that is not asked for by name.
-    async fn ask_with_older(&self, group: &Group, query: &KeyQuery, context: RequestContext) -> Result<KeyState, ModelError> {
+    async fn ask_with_older(
+        &self,
+        group: &Group,
+        query: &KeyQuery,
+        about: &About,
+        context: RequestContext,
+    ) -> Result<KeyState, ModelError> {
         let mut older = query.older.max(CANDIDATES_FIRST);
         loop {
             let asked = KeyQuery { older, ..query.clone() };
-            let first = self.ask_key(group, &asked, context).await?;
-            let slots: BTreeSet<Slot> = query.slots.iter().copied().chain(first.candidates.iter().copied()).collect();
-            let state = self.ask_key(group, &KeyQuery { slots: slots.into_iter().collect(), ..asked }, context).await?;
+            let first = self.ask_about(group, &asked, about, context).await?;
+            let slots: BTreeSet<Slot> = first.rows.keys().copied().chain(first.candidates.iter().copied()).collect();
+            let state = if first.candidates.is_empty() {
+                first
+            } else {
+                self.ask_about(group, &KeyQuery { slots: slots.into_iter().collect(), ..asked }, about, context).await?
+            };
             let named: BTreeSet<Slot> = query.slots.iter().copied().collect();
             let newest = newest_live(&state, &named).map(|(_, row)| row.origin.order);
             let is_known = state.bound.is_none_or(|bound| newest.is_some_and(|newest| bound <= newest));
@@ -389,12 +453,6 @@ impl Objects {
     ) -> Result<Vec<DeletedVersion>, ModelError> {
         let group = bucket.group_of(key);
         let query = KeyQuery { key: key.to_string(), slots: targets.iter().map(|target| target.slot).collect(), older: CANDIDATES_FIRST };
-        // Most versions that are deleted are not current, and most are there: looked at first, the rest costs nothing.
-        let seen = self.ask_key(&group, &KeyQuery { older: 0, ..query.clone() }, context).await?;
-        if seen.rows.values().all(|merged| merged.row.is_none()) {
-            let missing = DeletedVersion { was_marker: false, existed: false };
-            return Ok(targets.iter().map(|_| missing).collect());
-        }
         self.change_settled(&group, &query, context, |state| decide_deletion(state, targets, governance)).await
     }
 
@@ -428,18 +486,66 @@ impl Objects {
         self.change_settled(&group, &query, context, |state| decide_meta(state, slot, &change)).await
     }
 
-    /// Deletes versions of many keys; the outcomes are in the order of the keys.
+    /// Deletes versions of many keys; the outcomes are in the order of the keys and their versions.
     pub async fn delete_versions_of(
         &self,
         bucket: &BucketRef,
         keys: Vec<(String, Vec<VersionToDelete>)>,
         governance: Governance,
         context: RequestContext,
-    ) -> Vec<Result<Vec<DeletedVersion>, ModelError>> {
+    ) -> Vec<Vec<Result<DeletedVersion, ModelError>>> {
         let one = |(key, targets): (String, Vec<VersionToDelete>)| async move {
-            self.delete_versions(bucket, &key, &targets, governance, context).await
+            self.delete_versions_of_key(bucket, &key, &targets, governance, context).await
         };
         stream::iter(keys).map(one).buffered(KEYS_AT_ONCE).collect().await
+    }
+
+    /// All at once; one by one if one of them is refused.
+    async fn delete_versions_of_key(
+        &self,
+        bucket: &BucketRef,
+        key: &str,
+        targets: &[VersionToDelete],
+        governance: Governance,
+        context: RequestContext,
+    ) -> Vec<Result<DeletedVersion, ModelError>> {
+        match self.delete_versions(bucket, key, targets, governance, context).await {
+            Ok(deleted) => return deleted.into_iter().map(Ok).collect(),
+            Err(error) if targets.len() == 1 => return vec![Err(error)],
+            Err(ModelError::Table(error)) => return targets.iter().map(|_| Err(ModelError::Table(error.clone()))).collect(),
+            Err(_) => {}
+        }
+        let mut outcomes = Vec::with_capacity(targets.len());
+        for target in targets {
+            let deleted = self.delete_versions(bucket, key, std::slice::from_ref(target), governance, context).await;
+            outcomes.push(deleted.and_then(|deleted| deleted.into_iter().next().ok_or_else(|| TableError::OutcomeUnknown.into())));
+        }
+        outcomes
+    }
+
+    /// Puts a delete marker over the current object, or deletes it where nothing is kept, if it is still the one with this row.
+    pub(crate) async fn expire_current(
+        &self,
+        bucket: &BucketRef,
+        key: &str,
+        mark: Mark,
+        context: RequestContext,
+    ) -> Result<(), ModelError> {
+        let (write, _) = self.delete_marker(bucket.versioning, key);
+        let (group, id) = (bucket.group_of(key), write.id);
+        let test = |row: Option<&HeldRow>| {
+            let current = row.and_then(|row| Some((row.entry?, VersionRow::from_stored(&row.content).ok()?)));
+            current.is_some_and(|(entry, row)| row.object().is_some() && row.to_head().row(entry).mark() == mark)
+        };
+        match self.tables.write_if(&group, write, self.step(context), test).await? {
+            Ok(_) => Ok(()),
+            Err(refusal) => {
+                if refusal.was_sent && bucket.versioning == Versioning::Enabled {
+                    self.undo_version(&group, key, id, context).await?;
+                }
+                Err(ClientError::PreconditionFailed { condition: "version" }.into())
+            }
+        }
     }
 }
 
@@ -472,14 +578,7 @@ fn without(state: &KeyState, gone: &BTreeSet<Slot>, mut effects: Vec<Effect<Vers
     if current.is_some_and(|current| !gone.contains(&current)) {
         return state.head_with(effects);
     }
-    match newest_live(state, gone) {
-        // A key that had no current version has none afterwards.
-        Some((slot, row)) if current.is_some() => {
-            effects.retain(|effect| effect.slot != slot);
-            Head { slot, origin: Some(row.origin), content: row.content, effects }
-        }
-        _ => Head { effects, ..Head::new(Slot::Null, None) },
-    }
+    state.promoted(gone, effects)
 }
 
 fn decide_deletion(
@@ -544,13 +643,14 @@ fn decide_meta(
     };
     let before = meta.clone();
     change(&mut meta, state.now_ms)?;
-    let is_current = current.is_some_and(|(slot, _)| slot == found);
-    if meta == before && (is_current || state.rows.get(&found).is_some_and(|merged| merged.settled)) {
+    // Without a current version, the one that is changed becomes it.
+    let is_current = current.is_none_or(|(slot, _)| slot == found);
+    if meta == before && (state.current_slot() == Some(found) || state.rows.get(&found).is_some_and(|merged| merged.settled)) {
         return Ok(Change::Nothing(found));
     }
     let content = Some(VersionState::Object(meta));
     let head = if is_current {
-        Head { slot: found, origin: Some(row.origin), content, effects: Vec::new() }
+        Head { slot: found, origin: Some(row.origin), content, effects: state.unsettled_effects(&BTreeSet::from([found])) }
     } else {
         state.head_with(vec![Effect { slot: found, origin: row.origin, content }])
     };

@@ -149,6 +149,13 @@ pub struct ObjectMeta {
     pub part_count: Option<u32>,
 }
 
+impl ObjectMeta {
+    /// Its tags.
+    pub fn tags(&self) -> &[(String, String)] {
+        &self.headers.tags
+    }
+}
+
 /// What keeps a version from being deleted; AWS S3 User Guide, "Using S3 Object Lock".
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ObjectLock {

@@ -121,6 +121,8 @@ pub enum Weakness {
     ForgetsLeftSets,
     /// A write that others may have sent is taken for one that nobody sent.
     TakesOverAsNew,
+    /// A write that was found among the older versions is written again.
+    IgnoresKept,
 }
 
 impl<N: Ord + Copy + Debug> Coordinator<N> {
@@ -395,6 +397,8 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
             }
             match self.judge(&traces) {
                 Fate::Happened(stamp) => return self.finish(Outcome::Written { stamp }),
+                // It was never current, but someone may have found it among the older versions and built upon it.
+                Fate::Dead if self.is_kept() => return self.finish(Outcome::Unknown),
                 Fate::Dead => {}
                 Fate::Doubt => return self.wait_in_doubt(),
             }
@@ -559,12 +563,27 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         self.answers.iter().filter_map(|(node, answer)| if let Answer::Row(row) = answer { Some((*node, *row)) } else { None }).collect()
     }
 
+    /// Whether what the own write made may be at a quorum beside the register.
+    fn is_kept(&self) -> bool {
+        if self.is_weak(Weakness::IgnoresKept) {
+            return false;
+        }
+        let mut traces = BTreeMap::new();
+        for (node, answer) in &self.answers {
+            if let Answer::Prepare(PrepareAnswer::Promised { shown, complete, kept, .. }) = answer {
+                let shown = shown.iter().chain(kept).copied().collect();
+                traces.insert(*node, Trace { shown, complete: *complete });
+            }
+        }
+        fate(&self.tried, &traces) != Fate::Dead
+    }
+
     /// The rows of the replicas that promised, and their traces of the own write.
     fn promises(&self) -> (BTreeMap<N, Option<Entry>>, BTreeMap<N, Trace>) {
         let mut rows = BTreeMap::new();
         let mut traces = BTreeMap::new();
         for (node, answer) in &self.answers {
-            if let Answer::Prepare(PrepareAnswer::Promised { row, shown, complete }) = answer {
+            if let Answer::Prepare(PrepareAnswer::Promised { row, shown, complete, .. }) = answer {
                 rows.insert(*node, *row);
                 traces.insert(*node, Trace { shown: shown.clone(), complete: *complete });
             }

@@ -50,6 +50,9 @@ pub enum PrepareAnswer {
         shown: Vec<Stamp>,
         /// Nothing of the asking write has been forgotten: `shown` is all there ever was.
         complete: bool,
+        /// The stamps under which rows beside the register have what the asking write made; see `slots`.
+        #[serde(default)]
+        kept: Vec<Stamp>,
     },
     /// A promise or a row stands against it.
     Refused {
@@ -114,7 +117,7 @@ impl RegisterSide {
             None => (Vec::new(), true),
             Some(own) => (self.shown(row, own), self.floor < own.first),
         };
-        PrepareAnswer::Promised { row, shown, complete }
+        PrepareAnswer::Promised { row, shown, complete, kept: Vec::new() }
     }
 
     /// Accepts `new` under `ballot`, or refuses. On `Stored` the caller replaces the row; row and side have to be durable before the answer.

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use garage_util::hlc::Stamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, WriteId};
+use super::{Entry, OwnWrite, WriteId};
 
 /// Which version of a key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
@@ -134,6 +134,15 @@ pub fn seen<C: Clone>(slot: Slot, head: Option<(Entry, &Head<C>)>, row: Option<S
         (Some(head), Some(row)) => Some(merge(head, row)),
         (head, row) => head.or(row),
     }
+}
+
+/// What a replica tells a write that asks for traces of itself, besides those in the register: the stamps of rows that have what it made, or
+/// that took the place of it. `own_row` is the row of the slot that the write's id names, `null_row` that of `null`.
+pub fn kept<C>(own: OwnWrite, own_row: Option<&SlotRow<C>>, null_row: Option<&SlotRow<C>>) -> Vec<Stamp> {
+    let own_row = own_row.map(|row| row.stamp);
+    // A newer row of `null` may have replaced it after others saw it; whether the write was one of `null` is not known here.
+    let null_row = null_row.filter(|row| row.origin.id == own.id || own.first < row.stamp).map(|row| row.stamp);
+    own_row.into_iter().chain(null_row).collect()
 }
 
 /// A slot as the replicas of a quorum see it.

@@ -680,7 +680,7 @@ impl<'a> World<'a> {
         }
         let replica = &mut self.replicas[to];
         let mut answer = replica.serve(&message);
-        if let Answer::Prepare(PrepareAnswer::Promised { row, shown, complete }) = &mut answer
+        if let Answer::Prepare(PrepareAnswer::Promised { row, shown, complete, .. }) = &mut answer
             && let Some(fault @ (Fault::NoTrail | Fault::NoFloor)) = self.setting.fault
         {
             let is_at = |entry: Option<Entry>, stamp: Stamp| entry.is_some_and(|entry| entry.stamp == stamp);

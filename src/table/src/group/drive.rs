@@ -50,8 +50,9 @@ pub(super) struct Operation<'a> {
     own: Option<NewContent>,
     want: Want,
     judge: Judge<'a>,
-    /// The write that the content was decided upon; `Some(None)`: upon an absent row.
-    decided_on: Option<Option<WriteId>>,
+    /// The entry that the content was decided upon; `Some(None)`: upon an absent row. Under another stamp it may be a write that failed at
+    /// first and was made again, with others in between.
+    decided_on: Option<Option<Entry>>,
     /// The row and companions that each node answered with in the last phase that it answered.
     seen: BTreeMap<NodeId, Seen>,
     done: Option<Outcome<NodeId>>,
@@ -332,7 +333,6 @@ impl Drive<'_> {
 
     async fn test(&mut self, index: usize, newest: Option<Entry>) {
         let operation = &mut self.operations[index];
-        let newest_id = newest.map(|entry| entry.id);
         let row = operation.row_of(newest);
         if newest.is_some() && row.is_none() {
             let step = operation.machine.on_deadline();
@@ -342,10 +342,10 @@ impl Drive<'_> {
             (Judge::Unconditional, _) => true,
             (Judge::Test(test), _) => test(row.as_ref()),
             // The content belongs to the write's id: once decided, it holds only for the row it was decided upon.
-            (Judge::Decide(_), Some(decided_on)) => decided_on == newest_id,
+            (Judge::Decide(_), Some(decided_on)) => decided_on == newest,
             (Judge::Decide(decide), None) => {
                 operation.own = decide(row).await;
-                operation.decided_on = operation.own.is_some().then_some(newest_id);
+                operation.decided_on = operation.own.is_some().then_some(newest);
                 operation.own.is_some()
             }
         };

@@ -278,6 +278,7 @@ fn read_rpc(root: &TableReader<'_>, config: &mut Config) {
     }
     root.set("allow_world_readable_secrets", reader::flag, &mut config.allow_world_readable_secrets);
     root.set("allow_punycode", reader::flag, &mut config.allow_punycode);
+    root.set("lifecycle_interval_msec", reader::milliseconds, &mut config.lifecycle_interval);
     root.set("max_connections", reader::count, &mut config.max_connections);
 }
 

@@ -68,6 +68,8 @@ pub struct Config {
     pub allow_world_readable_secrets: bool,
     /// Bucket names with `xn--` labels are allowed.
     pub allow_punycode: bool,
+    /// Our own key: from the end of one run of the buckets' lifecycle rules to the next.
+    pub lifecycle_interval: Duration,
     /// Our own key: connections each HTTP listener holds open at once; more wait in the listen queue.
     pub max_connections: usize,
 
@@ -145,6 +147,7 @@ impl Config {
             bootstrap_peers: Vec::new(),
             allow_world_readable_secrets: false,
             allow_punycode: false,
+            lifecycle_interval: Duration::from_secs(24 * 3600),
             max_connections: 4096,
             s3_api: S3Api::new("garage"),
             k2v_api: None,

@@ -32,6 +32,7 @@ fn code_of(error: &ClientError) -> ErrorCode {
         | ClientError::NoSuchVersion
         | ClientError::IsDeleteMarker
         | ClientError::Locked
+        | ClientError::InvalidBucketState(_)
         | ClientError::PreconditionFailed { .. }
         | ClientError::QuotaExceeded { .. }
         | ClientError::InvalidPart { .. }

@@ -81,8 +81,10 @@ fn selectors_choose_the_operation() {
         ("PUT", "acl", false, ObjectOperation::PutObjectAcl),
         ("GET", "tagging", false, ObjectOperation::GetObjectTagging),
         ("DELETE", "tagging", false, ObjectOperation::DeleteObjectTagging),
-        ("GET", "retention", false, ObjectOperation::GetObjectLockState),
-        ("GET", "legal-hold", false, ObjectOperation::GetObjectLockState),
+        ("GET", "retention", false, ObjectOperation::GetObjectRetention),
+        ("PUT", "retention", false, ObjectOperation::PutObjectRetention),
+        ("GET", "legal-hold", false, ObjectOperation::GetObjectLegalHold),
+        ("PUT", "legal-hold", false, ObjectOperation::PutObjectLegalHold),
     ] {
         assert_eq!(object(method, query, copy), Ok(expected), "{method} {query}");
     }

@@ -380,7 +380,7 @@ async fn an_object_has_no_tags_locks_or_grants() {
     assert!(client.get("/bkt/k?tagging").await.ok().text().contains("<TagSet></TagSet>"));
     assert_eq!(client.delete("/bkt/k?tagging").await.status, 204);
     client.put("/bkt/k?tagging", "<Tagging/>").await.is(400, "MalformedXML");
-    client.get("/bkt/k?retention").await.is(404, "NoSuchObjectLockConfiguration");
+    client.get("/bkt/k?retention").await.is(400, "InvalidRequest");
     let acl = client.get("/bkt/k?acl").await.ok();
     assert_eq!(acl.element("Permission").as_deref(), Some("FULL_CONTROL"));
     assert!(acl.text().contains("xsi:type=\"CanonicalUser\""));

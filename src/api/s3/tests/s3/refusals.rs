@@ -73,7 +73,7 @@ async fn what_is_not_implemented_is_never_ignored() {
     for (name, value) in [
         ("x-amz-server-side-encryption", "aws:kms"),
         ("x-amz-server-side-encryption-aws-kms-key-id", "x"),
-        ("x-amz-object-lock-legal-hold", "ON"),
+        ("x-amz-object-lock-event-hold", "ON"),
         ("x-amz-write-offset-bytes", "0"),
         ("x-amz-mfa", "1 2"),
         ("x-amz-nobody-knows", "x"),

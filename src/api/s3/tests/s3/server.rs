@@ -110,6 +110,7 @@ async fn start_node_on(dir: &TempDir, runtime: Runtime, network: &MemoryNetwork,
         former_secrets: Vec::new(),
         inline_max_bytes: 4 << 10,
         allow_punycode: false,
+        lifecycle: Default::default(),
     });
     let attach = |service| Ok::<_, std::convert::Infallible>(network.attach(local, address_of(number), 1, runtime, service));
     let Ok(node) = prepared.await.unwrap().online(RouterBuilder::new(), attach);
