@@ -145,8 +145,9 @@ async fn provoke(code: ErrorCode, server: &Server) -> Provoked {
         Code::NoSuchKey => get(server, "/bkt/none").await,
         Code::NoSuchLifecycleConfiguration => get(server, "/bkt?lifecycle").await,
         Code::NoSuchObjectLockConfiguration => {
-            client.put("/bkt/k", "x").await.ok();
-            get(server, "/bkt/k?retention").await
+            client.call("PUT", "/locked").header("x-amz-bucket-object-lock-enabled", "true").send().await.ok();
+            client.put("/locked/k", "x").await.ok();
+            get(server, "/locked/k?retention").await
         }
         Code::NoSuchPublicAccessBlockConfiguration => get(server, "/bkt?publicAccessBlock").await,
         Code::NoSuchTagSet => get(server, "/bkt?tagging").await,
