@@ -45,6 +45,18 @@ pub(crate) async fn authorize(
     key: String,
     actions: &[Action],
 ) -> Result<Target, S3Error> {
+    authorize_version(services, request, bucket_name, key, request.query.get("versionId"), actions).await
+}
+
+/// The same about a version that stands elsewhere than in the request's query; `None`: the current one.
+pub(crate) async fn authorize_version(
+    services: &Services,
+    request: &Request,
+    bucket_name: String,
+    key: String,
+    version: Option<&str>,
+    actions: &[Action],
+) -> Result<Target, S3Error> {
     let subject = Subject { bucket: &bucket_name, key: &key, ..Subject::default() };
     let judge = services.access.judge(request.key.as_ref(), &bucket_name, request.context()).await;
     let mut judge = judge.map_err(|error| bucket_error(&subject, error))?;
@@ -54,15 +66,15 @@ pub(crate) async fn authorize(
     }
     let mut seen = None;
     if actions.iter().any(|action| judge.needs_object(*action)) {
-        seen = look_at(services, request, &judge, &key).await.map_err(|error| subject.error(error))?;
+        seen = look_at(services, request, &judge, &key, version).await.map_err(|error| subject.error(error))?;
     }
-    if !allows_all(&judge, request, actions, &key, seen.as_ref()) {
+    if !allows_all(&judge, request, actions, &key, version, seen.as_ref()) {
         let fresh = services.access.fresh_judge(request.key.as_ref(), judge.bucket(), request.context()).await;
         judge = fresh.map_err(|error| bucket_error(&subject, error))?;
         if seen.is_none() && actions.iter().any(|action| judge.needs_object(*action)) {
-            seen = look_at(services, request, &judge, &key).await.map_err(|error| subject.error(error))?;
+            seen = look_at(services, request, &judge, &key, version).await.map_err(|error| subject.error(error))?;
         }
-        if !allows_all(&judge, request, actions, &key, seen.as_ref()) {
+        if !allows_all(&judge, request, actions, &key, version, seen.as_ref()) {
             return Err(S3Error::access_denied());
         }
     }
@@ -71,13 +83,19 @@ pub(crate) async fn authorize(
     Ok(Target { bucket_name, bucket, key, judge, judged })
 }
 
-/// The object that the request names, as far as a verdict depends on it.
-async fn look_at(services: &Services, request: &Request, judge: &Judge, key: &str) -> Result<Option<FoundObject>, ModelError> {
-    let slot = match VersionName::of(request) {
-        Ok(Some(VersionName::Slot(slot))) => Some(slot),
-        Ok(None) => None,
+/// The version of an object, as far as a verdict depends on it.
+async fn look_at(
+    services: &Services,
+    request: &Request,
+    judge: &Judge,
+    key: &str,
+    version: Option<&str>,
+) -> Result<Option<FoundObject>, ModelError> {
+    let slot = match version.map(VersionName::parse) {
+        None => None,
+        Some(Ok(VersionName::Slot(slot))) => Some(slot),
         // There is no such version; the operation says so.
-        Ok(Some(VersionName::Unknown)) | Err(_) => return Ok(None),
+        Some(Ok(VersionName::Unknown) | Err(_)) => return Ok(None),
     };
     match services.objects.find_version(&judge.bucket().as_ref(), key, slot, Want::Row, request.context()).await? {
         Version::Object(found) => Ok(Some(*found)),
@@ -85,8 +103,8 @@ async fn look_at(services: &Services, request: &Request, judge: &Judge, key: &st
     }
 }
 
-fn allows_all(judge: &Judge, request: &Request, actions: &[Action], key: &str, seen: Option<&FoundObject>) -> bool {
-    let facts = facts_for(judge, request);
+fn allows_all(judge: &Judge, request: &Request, actions: &[Action], key: &str, version: Option<&str>, seen: Option<&FoundObject>) -> bool {
+    let facts = facts_for(judge, request, version);
     let object = seen.map(FoundObject::access);
     let key = Some(key).filter(|key| !key.is_empty());
     actions.iter().all(|action| judge.allows(*action, key, object.as_ref(), &facts))
@@ -134,19 +152,18 @@ async fn allows_tags(
     action: Action,
     tags: &[Tag],
 ) -> Result<bool, ModelError> {
-    let seen = if judge.needs_object(action) { look_at(services, request, judge, key).await? } else { None };
-    let mut facts = facts_for(judge, request);
+    let version = request.query.get("versionId");
+    let seen = if judge.needs_object(action) { look_at(services, request, judge, key, version).await? } else { None };
+    let mut facts = facts_for(judge, request, version);
     add_tags(&mut facts, tags);
     Ok(judge.allows(action, Some(key), seen.as_ref().map(FoundObject::access).as_ref(), &facts))
 }
 
-/// Whether the caller may do each of these actions on its key: for requests on many objects of one bucket.
-pub(crate) async fn allow_each(
-    services: &Services,
-    target: &Target,
-    request: &Request,
-    asked: &[(&str, Action)],
-) -> Result<Vec<bool>, S3Error> {
+/// A key, the version that is named of it, and what is to be done to it.
+pub(crate) type OnKey<'a> = (&'a str, Option<&'a str>, Action);
+
+/// Whether the caller may do each of these actions: for requests on many objects of one bucket.
+pub(crate) async fn allow_each(services: &Services, target: &Target, request: &Request, asked: &[OnKey<'_>]) -> Result<Vec<bool>, S3Error> {
     let subject = target.subject();
     if target.bucket.row.state != BucketState::Live {
         return Err(subject.error(ClientError::BucketBusy.into()));
@@ -160,14 +177,11 @@ pub(crate) async fn allow_each(
     allow_each_by(services, &fresh, request, asked).await.map_err(|error| subject.error(error))
 }
 
-async fn allow_each_by(services: &Services, judge: &Judge, request: &Request, asked: &[(&str, Action)]) -> Result<Vec<bool>, ModelError> {
-    let facts = facts_for(judge, request);
-    let verdicts = asked.iter().map(|(key, action)| {
-        let facts = &facts;
-        async move {
-            let seen = if judge.needs_object(*action) { look_at(services, request, judge, key).await? } else { None };
-            Ok(judge.allows(*action, Some(key), seen.as_ref().map(FoundObject::access).as_ref(), facts))
-        }
+async fn allow_each_by(services: &Services, judge: &Judge, request: &Request, asked: &[OnKey<'_>]) -> Result<Vec<bool>, ModelError> {
+    let verdicts = asked.iter().map(|(key, version, action)| async move {
+        let seen = if judge.needs_object(*action) { look_at(services, request, judge, key, *version).await? } else { None };
+        let facts = facts_for(judge, request, *version);
+        Ok(judge.allows(*action, Some(key), seen.as_ref().map(FoundObject::access).as_ref(), &facts))
     });
     stream::iter(verdicts.collect::<Vec<_>>()).buffered(LOOKS_AT_ONCE).try_collect().await
 }
@@ -177,7 +191,7 @@ impl Target {
     pub fn may(&self, request: &Request, action: Action, found: Option<&FoundObject>) -> bool {
         let key = Some(self.key.as_str()).filter(|key| !key.is_empty());
         let object = found.map(FoundObject::access);
-        self.judge.allows(action, key, object.as_ref(), &facts_for(&self.judge, request))
+        self.judge.allows(action, key, object.as_ref(), &facts_for(&self.judge, request, request.query.get("versionId")))
     }
 
     /// A key that is not there: told only to those who may list the bucket.
@@ -197,8 +211,15 @@ impl Target {
 }
 
 /// Facts are gathered only where a policy may ask for them.
-fn facts_for(judge: &Judge, request: &Request) -> Facts {
-    if judge.bucket().row.access.policy.is_some() { facts_of(request) } else { Facts::default() }
+fn facts_for(judge: &Judge, request: &Request, version: Option<&str>) -> Facts {
+    if judge.bucket().row.access.policy.is_none() {
+        return Facts::default();
+    }
+    let mut facts = facts_of(request);
+    if let Some(version) = version {
+        facts.add("s3:VersionId", version);
+    }
+    facts
 }
 
 /// Headers that are condition keys under their own names.
@@ -221,7 +242,7 @@ const HEADER_FACTS: [&str; 15] = [
 ];
 
 /// What conditions may ask of a request. Source: AWS S3 User Guide, "Bucket policy examples using condition keys".
-pub(crate) fn facts_of(request: &Request) -> Facts {
+fn facts_of(request: &Request) -> Facts {
     let mut facts = Facts::default();
     let header = |name: &str| request.headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
     for name in HEADER_FACTS {

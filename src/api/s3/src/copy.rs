@@ -27,7 +27,7 @@ use percent_encoding::percent_decode;
 
 use crate::{
     answer,
-    authorize::{authorize, check_owner},
+    authorize::{authorize_version, check_owner},
     checksums,
     content::VerifiedContent,
     encryption,
@@ -119,7 +119,7 @@ impl Source {
 pub async fn find_source(services: &Services, request: &Request) -> Result<Source, S3Error> {
     let name = SourceName::parse(&request.headers)?;
     let read = if name.version_id.is_some() { actions::GET_OBJECT_VERSION } else { actions::GET_OBJECT };
-    let target = authorize(services, request, name.bucket.clone(), name.key.clone(), &[read]).await?;
+    let target = authorize_version(services, request, name.bucket.clone(), name.key.clone(), name.version_id.as_deref(), &[read]).await?;
     check_owner(request, &target, "x-amz-source-expected-bucket-owner")?;
     let slot = name.slot()?;
     let bucket = target.bucket_ref();

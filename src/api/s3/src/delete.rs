@@ -18,7 +18,7 @@ use garage_model::{
         BucketRef, Deleted, KeyToDelete, WriteCondition,
         versions::{DeletedVersion, VersionToDelete},
     },
-    policy::actions::{self, Action},
+    policy::actions,
     rows::bucket::Versioning,
 };
 use garage_rpc::register::slots::Slot;
@@ -26,7 +26,7 @@ use http::{HeaderName, Response, StatusCode};
 
 use crate::{
     answer,
-    authorize::allow_each,
+    authorize::{OnKey, allow_each},
     error::Subject,
     headers,
     limits::{DELETE_KEYS_MAX, LONG_XML_MAX_BYTES},
@@ -117,7 +117,7 @@ pub async fn delete_objects(
 /// Each key is allowed or refused by itself.
 async fn refuse_forbidden(services: &Services, target: &Target, request: &Request, named: &mut [Named]) -> Result<(), S3Error> {
     let action = |named: &Named| if named.version_id.is_some() { actions::DELETE_OBJECT_VERSION } else { actions::DELETE_OBJECT };
-    let asked: Vec<(&str, Action)> = named.iter().map(|named| (named.key.as_str(), action(named))).collect();
+    let asked: Vec<OnKey<'_>> = named.iter().map(|named| (named.key.as_str(), named.version_id.as_deref(), action(named))).collect();
     let allowed = allow_each(services, target, request, &asked).await?;
     for (named, allowed) in named.iter_mut().zip(allowed) {
         if !allowed && named.verdict.is_ok() {

@@ -116,6 +116,34 @@ async fn conditions_look_at_the_request() {
 }
 
 #[tokio::test]
+async fn a_condition_on_tags_looks_at_the_version_that_is_named() {
+    let server = Server::start().await;
+    let owner = &server.client;
+    let other = server.other_client(NONE, true).await;
+    assert_eq!(other.put("/theirs", "").await.status, 200);
+    owner.put("/bkt?versioning", "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>").await.ok();
+    let put = |tags: &'static str| owner.call("PUT", "/bkt/k").header("x-amz-tagging", tags).body("x").send();
+    let version = |answer: Answer| answer.header("x-amz-version-id").unwrap().to_owned();
+    let open = version(put("class=open").await.ok());
+    let closed = version(put("").await.ok());
+    let actions = r#"["s3:GetObject","s3:GetObjectVersion","s3:GetObjectVersionTagging","s3:DeleteObjectVersion"]"#;
+    let allow = statement("Allow", r#""*""#, actions, "/*");
+    let condition = r#"{"StringEquals":{"s3:ExistingObjectTag/class":"open"}}"#;
+    owner.put("/bkt?policy", policy(&[format!(r#"{},"Condition":{condition}}}"#, allow.trim_end_matches('}'))])).await.ok();
+    other.get("/bkt/k").await.is(403, "AccessDenied");
+    other.get(&format!("/bkt/k?versionId={open}")).await.ok();
+    other.get(&format!("/bkt/k?versionId={closed}")).await.is(403, "AccessDenied");
+    let copy = |version: &str| other.call("PUT", "/theirs/k").header("x-amz-copy-source", format!("/bkt/k?versionId={version}")).send();
+    copy(&open).await.ok();
+    copy(&closed).await.is(403, "AccessDenied");
+    let object = |version: &str| format!("<Object><Key>k</Key><VersionId>{version}</VersionId></Object>");
+    let deleted = other.post("/bkt?delete", format!("<Delete>{}{}</Delete>", object(&open), object(&closed))).await.ok();
+    assert_eq!((deleted.elements("Deleted").len(), deleted.elements("Code")), (1, vec!["AccessDenied".to_owned()]), "{}", deleted.text());
+    owner.get(&format!("/bkt/k?versionId={open}")).await.is(404, "NoSuchVersion");
+    owner.get(&format!("/bkt/k?versionId={closed}")).await.ok();
+}
+
+#[tokio::test]
 async fn a_policy_that_is_wrong_leaves_the_one_before() {
     let server = Server::start().await;
     let owner = &server.client;
