@@ -35,8 +35,6 @@ pub enum Fault {
     MovesRowsAlone,
     /// What moves comes from one of the old nodes alone.
     MovesFromOne,
-    /// Before the old set is left, the key is merely read in both.
-    ReadsInsteadOfSettling,
     /// The old set is left as soon as nobody uses it alone.
     LeavesUnsettled,
     /// Who takes a conditional write over does not test its condition.
@@ -759,8 +757,7 @@ impl<'a> World<'a> {
                     self.layout = Move::Leaving;
                     return;
                 }
-                let merely_reads = self.setting.fault == Some(Fault::ReadsInsteadOfSettling);
-                let op = self.add_op(if merely_reads { Kind::Read } else { Kind::Settle });
+                let op = self.add_op(Kind::Settle);
                 self.layout = Move::Settling(Some(op));
                 self.start_in(op, View::Both);
             }
