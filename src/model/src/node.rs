@@ -140,12 +140,14 @@ pub struct PreparedNode {
     node: Node,
     cluster: PreparedCluster,
     mirror: Mirror,
+    block_len_bytes: u32,
 }
 
 impl PreparedNode {
     /// Opens what is on disk and builds all services.
     pub async fn open(options: NodeOptions) -> Result<PreparedNode, StartError> {
         let runtime = options.runtime.clone();
+        let block_len_bytes = u32::try_from(options.blocks.block_size_bytes).unwrap_or(u32::MAX);
         let db = Db::open(&runtime, options.engine, options.db).await?;
         let block_store = BlockStore::open(&runtime, options.disk, options.block_store).await?;
         let marked = db.clone();
@@ -183,7 +185,7 @@ impl PreparedNode {
         let lifecycle = Lifecycle::new(objects.clone(), uploads.clone(), buckets.clone(), options.lifecycle);
         let access = AccessControl::new(keys, buckets);
         let node = Node { cluster: handle, db, store, syncer, workers, blocks, access, objects, uploads, certificates, control, lifecycle };
-        Ok(PreparedNode { node, cluster, mirror })
+        Ok(PreparedNode { node, cluster, mirror, block_len_bytes })
     }
 
     /// The services, to build further handlers with.
@@ -197,14 +199,14 @@ impl PreparedNode {
         router: RouterBuilder,
         make_transport: impl FnOnce(Arc<dyn Service>) -> Result<Arc<dyn Transport>, E>,
     ) -> Result<Node, E> {
-        let PreparedNode { node, cluster, mirror } = self;
+        let PreparedNode { node, cluster, mirror, block_len_bytes } = self;
         let standing = node.syncer.standing().clone();
         let router = node.syncer.register(node.store.register(router, node.cluster.clone(), standing.clone()));
         let counting = node.cluster.clone();
         let router = mirror.register(router, &node.store, move |partition| standing.counts(&counting, partition));
         let router = node.blocks.service().register(router);
         cluster.online(router, make_transport)?;
-        node.syncer.start(&node.workers);
+        node.syncer.start(&node.workers, block_len_bytes);
         Ok(node)
     }
 }

@@ -420,6 +420,17 @@ impl Cluster {
         read.await.expect("a running node's store can be read")
     }
 
+    /// How many rows a node has of partitions that it does not hold.
+    pub async fn foreign_rows_count(&self, index: usize) -> usize {
+        let node = self.node(index);
+        let held = garage_table::sync::held_partitions(&node.cluster.layout(), self.id(index));
+        let read = node.db.read(move |snapshot| {
+            let rows = snapshot.prefix(keyspaces::ROWS, &[], garage_db::Direction::Forward);
+            rows.filter(|row| row.as_ref().is_ok_and(|(key, _)| !held.contains(&key[1]))).count()
+        });
+        read.await.expect("a running node's store can be read")
+    }
+
     /// The first partition whose replicas differ among the nodes that are up.
     pub async fn differing_replicas(&self) -> Option<String> {
         let mut totals = std::collections::BTreeMap::new();

@@ -342,3 +342,25 @@ async fn put_soon(node: &Node, bucket: &BucketRef, key: &str, content: &str) {
     }
     panic!("nothing can be written");
 }
+
+#[test]
+fn what_moved_away_is_dropped_and_comes_back_whole() {
+    for_each_seed(|seed| async move {
+        let mut cluster = Cluster::start(seed, ClusterOptions { spare_count: 1, ..ClusterOptions::rough() }).await;
+        let bucket = cluster.make_bucket(0, "bucket").await;
+        fill(cluster.node(0), &bucket, 40).await;
+        cluster.change_layout(0, vec![(3, cluster.storage_role(0))]).await;
+        cluster.await_moved().await;
+        sleep(Duration::from_secs(300)).await;
+        for node in 0..4 {
+            assert_eq!(cluster.foreign_rows_count(node).await, 0, "seed {seed}: node {node} keeps what moved away");
+        }
+        cluster.await_identical().await;
+        cluster.change_layout(1, vec![(3, RoleChange::Remove)]).await;
+        cluster.await_moved().await;
+        cluster.crash(3);
+        cluster.await_identical().await;
+        cluster.crash(1);
+        assert_filled(cluster.node(0), &bucket, 40).await;
+    });
+}

@@ -462,6 +462,12 @@ pub(crate) fn stored_side(side: &RegisterSide) -> Vec<u8> {
     side.to_stored()
 }
 
+/// The stamp of the register row under a local key; [`Stamp::ZERO`]: there is none.
+pub(crate) fn held_stamp(snapshot: &dyn Snapshot, local_key: &[u8]) -> Result<Stamp, StoreError> {
+    let row = snapshot.get(keyspaces::ROWS, local_key)?.map(|bytes| RegisterRow::from_stored(&bytes)).transpose()?;
+    Ok(row.map_or(Stamp::ZERO, |row| row.entry.stamp))
+}
+
 /// What is kept beside a register, from its stored form.
 pub(crate) fn side_of(bytes: &[u8]) -> Result<RegisterSide, DecodeError> {
     RegisterSide::from_stored(bytes)

@@ -92,11 +92,11 @@ impl Syncer {
         &self.standing
     }
 
-    /// Starts the workers.
-    pub fn start(&self, workers: &Workers) {
+    /// Starts the workers. `block_len_bytes`: bytes of one block at the most, for telling how much is left to move.
+    pub fn start(&self, workers: &Workers, block_len_bytes: u32) {
         let (repair, moving) = (Wake::default(), Wake::default());
         workers.start(RepairWorker::new(self.clone()), repair.clone());
-        workers.start(MoveWorker::new(self.clone()), moving.clone());
+        workers.start(MoveWorker::new(self.clone(), block_len_bytes), moving.clone());
         workers.start(EvictWorker::new(self.clone()), Wake::default());
         workers.start(CollectWorker::new(self.clone()), Wake::default());
         let (mut peers, mut layout) = (self.cluster().peer_changes(), self.cluster().layout_changes());

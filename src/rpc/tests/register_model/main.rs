@@ -115,7 +115,7 @@ fn every_history_over_a_layout_change_by_copying_is_one_of_a_register() {
 
 #[test]
 fn the_checker_notices_a_missing_rule_of_copying() {
-    for fault in [Fault::MovesRowsAlone, Fault::MovesFromOne] {
+    for fault in [Fault::MovesRowsAlone, Fault::MovesFromOne, Fault::MovesUnderPromises] {
         check_bites(Setting { layout_change: true, moves: true, fault: Some(fault), ..Setting::default() });
     }
 }

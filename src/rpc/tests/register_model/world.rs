@@ -39,6 +39,8 @@ pub enum Fault {
     LeavesUnsettled,
     /// Who takes a conditional write over does not test its condition.
     TakesOverUntested,
+    /// A row that only the new nodes accepted stays as it is under a promise that moves in.
+    MovesUnderPromises,
 }
 
 /// What is varied between runs.
@@ -791,10 +793,13 @@ impl<'a> World<'a> {
             }
         }
         let promise = if self.setting.fault == Some(Fault::MovesRowsAlone) { Stamp::ZERO } else { old.promise() };
+        // A row below a promise of the old node, and not its own: it may have been accepted by the new nodes alone, and must not count by that.
+        let is_doubtful = replica.row.is_some_and(|held| held.stamp < promise) && replica.row != row;
+        is_promised |= is_doubtful && self.setting.fault != Some(Fault::MovesUnderPromises);
         replica.side.take_over(promise, old.superseded());
         self.note(|| format!("move r{from} -> r{to}: {row:?}, promise {promise:?}, refused: {is_promised}"));
         if is_promised {
-            let op = self.add_op(Kind::Read);
+            let op = self.add_op(Kind::Settle);
             self.layout = Move::Moving { copies_left: index, reading: Some(op) };
             self.start_in(op, View::Both);
         }

@@ -17,6 +17,7 @@ use garage_util::{
     hlc::Stamp,
     workers::{Report, Step, StepError, Worker},
 };
+use tokio::time::Instant;
 
 use super::{
     Syncer,
@@ -40,6 +41,8 @@ pub(super) struct CollectWorker {
     syncer: Syncer,
     /// The partition of the next step.
     next: u8,
+    /// A node that has just started has better things to do.
+    not_before: Instant,
     collected_count: usize,
 }
 
@@ -48,10 +51,14 @@ type Tombstone = (KeyHash, RowHash);
 
 impl CollectWorker {
     pub(super) fn new(syncer: Syncer) -> CollectWorker {
-        CollectWorker { syncer, next: 0, collected_count: 0 }
+        CollectWorker { syncer, next: 0, not_before: Instant::now() + COLLECT_PERIOD, collected_count: 0 }
     }
 
     async fn work(&mut self) -> Result<Step, SyncError> {
+        let wait = self.not_before.saturating_duration_since(Instant::now());
+        if !wait.is_zero() {
+            return Ok(Step::Idle(wait));
+        }
         let cluster = self.syncer.cluster().clone();
         let history = cluster.layout();
         let held = held_partitions(&history, cluster.local());
@@ -109,7 +116,16 @@ impl CollectWorker {
     async fn forget(&self, partition: u8) -> Result<(), SyncError> {
         let horizon_ms = self.syncer.now_ms().saturating_sub(FORGET_AFTER.as_millis() as u64);
         let horizon = Stamp::from_parts(horizon_ms << 16, 0, false);
-        for table in self.syncer.store.schemas().ids().collect::<Vec<_>>() {
+        let tables: Vec<TableId> = self.syncer.store.schemas().ids().collect();
+        let remembering = self.syncer.store.db().read(move |snapshot| {
+            let has_sides = |table: &TableId| {
+                // The partition's floor lies under the prefix itself.
+                let mut sides = snapshot.prefix(keyspaces::REGISTER, &[table.0, partition], Direction::Forward);
+                sides.any(|item| item.map_or(true, |(key, _)| 2 < key.len()))
+            };
+            tables.into_iter().filter(has_sides).collect::<Vec<_>>()
+        });
+        for table in remembering.await? {
             let mut after = Vec::new();
             loop {
                 let from = std::mem::take(&mut after);

@@ -12,6 +12,7 @@ use futures::{FutureExt, future::BoxFuture};
 use garage_db::{Direction, Keyspace, Snapshot, TransactError, Transaction};
 use garage_net::NodeId;
 use garage_util::workers::{Report, Step, StepError, Worker};
+use tokio::time::Instant;
 
 use super::{
     Syncer, held_partitions,
@@ -31,15 +32,21 @@ const KEYSPACES: [Keyspace; 6] =
 /// Drops one partition after the other.
 pub(super) struct EvictWorker {
     syncer: Syncer,
+    /// A node that has just started has better things to do.
+    not_before: Instant,
     dropped_count: usize,
 }
 
 impl EvictWorker {
     pub(super) fn new(syncer: Syncer) -> EvictWorker {
-        EvictWorker { syncer, dropped_count: 0 }
+        EvictWorker { syncer, not_before: Instant::now() + EVICTION_LOOK_PERIOD, dropped_count: 0 }
     }
 
     async fn work(&mut self) -> Result<Step, SyncError> {
+        let wait = self.not_before.saturating_duration_since(Instant::now());
+        if !wait.is_zero() {
+            return Ok(Step::Idle(wait));
+        }
         let (syncer, cluster) = (&self.syncer, self.syncer.cluster());
         let history = cluster.layout();
         // A node outside the layout may call nobody: what it has is for its operator to delete.

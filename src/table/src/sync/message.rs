@@ -201,6 +201,9 @@ pub struct SideOf {
     pub promise: Stamp,
     /// The greatest stamp of what was superseded or forgotten there.
     pub superseded: Stamp,
+    /// The stamp of the row that is held there.
+    #[serde(default)]
+    pub row: Stamp,
 }
 
 /// In which partitions do answers of yours not count?

@@ -16,7 +16,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
+use garage_db::Direction;
 use garage_net::NodeId;
 use garage_rpc::{layout::LayoutHistory, membership::WorkReport};
 use garage_util::workers::{Report, Step, StepError, Worker};
@@ -27,7 +29,11 @@ use super::{
     pass::{Pass, Purpose, SyncError},
     sources::{Plan, Sources},
 };
-use crate::limits::MOVE_LOOK_PERIOD;
+use crate::{
+    keyspaces,
+    limits::{MOVE_LOOK_PERIOD, TOLD_BLOCKS_MAX},
+    schema::StoreError,
+};
 
 /// How far a node is with what a layout change or a loss asks of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,11 +51,15 @@ pub(super) struct MoveWorker {
     syncer: Syncer,
     /// The version whose bulk was brought before every node had acknowledged it.
     brought_ahead: u64,
+    /// Blocks that waited to be looked at when this was told last; what waits only for a moment is nothing to tell of.
+    waiting_blocks: BTreeSet<Bytes>,
+    /// Bytes of one block at the most.
+    block_len_bytes: u32,
 }
 
 impl MoveWorker {
-    pub(super) fn new(syncer: Syncer) -> MoveWorker {
-        MoveWorker { syncer, brought_ahead: 0 }
+    pub(super) fn new(syncer: Syncer, block_len_bytes: u32) -> MoveWorker {
+        MoveWorker { syncer, brought_ahead: 0, waiting_blocks: BTreeSet::new(), block_len_bytes }
     }
 
     async fn work(&mut self) -> Result<Step, SyncError> {
@@ -59,14 +69,14 @@ impl MoveWorker {
         let held = held_partitions(&history, cluster.local());
         let lost: BTreeSet<u8> = syncer.standing.incomplete().intersection(&held).copied().collect();
         cluster.abstain(!lost.is_empty());
-        self.report_work(&history);
+        self.report_work(&history).await?;
         if !lost.is_empty() {
             let grace_left = syncer.standing.grace_left();
             if !grace_left.is_zero() {
                 return Ok(Step::Idle(grace_left.min(MOVE_LOOK_PERIOD)));
             }
             let outcome = refill(&syncer, &history, lost).await;
-            self.report_work(&cluster.layout());
+            self.report_work(&cluster.layout()).await?;
             outcome?;
             return Ok(Step::Busy);
         }
@@ -83,26 +93,33 @@ impl MoveWorker {
             return Ok(Step::Idle(MOVE_LOOK_PERIOD));
         }
         let outcome = follow(&syncer, &history, is_acknowledged).await;
-        self.report_work(&cluster.layout());
+        self.report_work(&cluster.layout()).await?;
         outcome?;
         self.brought_ahead = history.current().version;
         Ok(Step::Busy)
     }
 
     /// Tells the other nodes how far this one is.
-    fn report_work(&self, history: &LayoutHistory) {
+    async fn report_work(&mut self, history: &LayoutHistory) -> Result<(), SyncError> {
         let progress = self.syncer.move_progress();
         let held = held_partitions(history, self.syncer.cluster().local());
         let recovering_count = self.syncer.standing.incomplete().intersection(&held).count();
-        let queued_blocks_count = 0;
+        let queued = self.syncer.store.db().read(|snapshot| {
+            let entries = snapshot.prefix(keyspaces::BLOCK_QUEUE, &[], Direction::Forward).take(TOLD_BLOCKS_MAX);
+            entries.map(|item| item.map(|(key, _)| key)).collect::<Result<BTreeSet<Bytes>, _>>()
+        });
+        let queued = queued.await?.map_err(StoreError::from)?;
+        let queued_blocks_count = queued.intersection(&self.waiting_blocks).count() as u64;
+        self.waiting_blocks = queued;
         self.syncer.cluster().report_work(WorkReport {
             version: progress.version,
             needed_count: progress.needed_count as u16,
             synced_count: progress.synced_count as u16,
             recovering_count: recovering_count as u16,
             queued_blocks_count,
-            block_len_bytes: 0,
+            block_len_bytes: self.block_len_bytes,
         });
+        Ok(())
     }
 }
 

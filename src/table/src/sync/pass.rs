@@ -345,7 +345,10 @@ impl Pass<'_> {
                 return Err(SyncError::Incomplete { node: self.peer });
             }
             let last = page.sides.last().map(|side| side.local_key.clone());
-            self.syncer.store.take_sides(table, partition, page.sides, page.floor).await?;
+            let doubtful = self.syncer.store.take_sides(table, partition, page.sides, page.floor).await?;
+            if self.purpose == Purpose::Move {
+                self.settle(table, doubtful).await?;
+            }
             match last {
                 Some(last) if page.truncated => after = last,
                 _ => return Ok(()),

@@ -18,7 +18,7 @@ use crate::{
     limits::{LEAF_LISTED_ROWS_MAX, LEAVES_ANSWER_BYTES_MAX, PARTS_PER_CALL_MAX, SIDES_PER_PAGE_MAX, SYNC_BYTES_MAX, SYNC_ROWS_MAX},
     message::ANSWER_BYTES_MAX,
     schema::{RowView, Schemas, StoreError},
-    store::{companions, held_row, partition_floor, side_of},
+    store::{companions, held_row, held_stamp, partition_floor, side_of},
 };
 
 /// The question about the totals of `partitions` (ascending) over all tables.
@@ -161,7 +161,8 @@ pub fn list_sides(snapshot: &dyn Snapshot, question: &ListSides) -> Result<Sides
             continue;
         }
         let side = side_of(&value)?;
-        sides.push(SideOf { local_key: ByteBuf::from(key.to_vec()), promise: side.promise(), superseded: side.superseded() });
+        let row = held_stamp(snapshot, &key)?;
+        sides.push(SideOf { local_key: ByteBuf::from(key.to_vec()), promise: side.promise(), superseded: side.superseded(), row });
     }
     Ok(SidesPage { floor, is_incomplete: false, sides, truncated: false })
 }

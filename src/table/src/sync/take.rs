@@ -12,11 +12,13 @@ use serde_bytes::ByteBuf;
 use super::message::{SideOf, SyncRow, Taken};
 use crate::{
     digest::{self, KeyHash, RowHash},
-    key::{Group, TableId, split_local_key},
+    key::{Group, SortKey, TableId, split_local_key},
     keyspaces,
     message::{Companion, OpAnswer, Want},
     schema::{Discipline, RowChange, RowView, Schemas, StoreError},
-    store::{Origin, RegisterOp, Store, held_row, is_guarded, merge_row, put_companions, raise_partition_floor, read_side, register},
+    store::{
+        Origin, RegisterOp, Store, held_row, held_stamp, is_guarded, merge_row, put_companions, raise_partition_floor, read_side, register,
+    },
 };
 
 /// Why rows come.
@@ -73,19 +75,29 @@ impl Store {
         dropped.await.map(drop)
     }
 
-    /// Takes over what another replica keeps beside its registers, and its floor.
+    /// Takes over what another replica keeps beside its registers, and its floor; the registers whose row here is another than there and
+    /// lies below the promise: it may have been accepted by new holders alone, and a round has to decide whether it counts.
     pub async fn take_sides(
         &self,
         table: TableId,
         partition: u8,
         sides: Vec<SideOf>,
         floor: Stamp,
-    ) -> Result<(), TransactError<StoreError>> {
+    ) -> Result<Vec<(Group, SortKey)>, TransactError<StoreError>> {
         let taken = self.db().transact(move |transaction| {
             raise_partition_floor(transaction, table, partition, floor)?;
-            sides.iter().try_for_each(|side| take_side(transaction, table, partition, side))
+            let mut doubtful = Vec::new();
+            for side in &sides {
+                take_side(transaction, table, partition, side)?;
+                let held = held_stamp(transaction, &side.local_key)?;
+                let is_doubtful = Stamp::ZERO < held && held < side.promise && held != side.row;
+                if let Some((_, group, key)) = split_local_key(&side.local_key).filter(|_| is_doubtful) {
+                    doubtful.push((group, key));
+                }
+            }
+            Ok(doubtful)
         });
-        taken.await.map(drop)
+        Ok(taken.await?.value)
     }
 }
 
@@ -165,7 +177,12 @@ fn take_row(schemas: &Schemas, transaction: &mut Transaction<'_>, table: TableId
                     ApplyAnswer::Stored | ApplyAnswer::AlreadyHeld => Ok(Taken::Held),
                     ApplyAnswer::Refused { row: Some(held), .. } if entry.stamp <= held.stamp => {
                         if why == Why::Move {
-                            let side = SideOf { local_key: ByteBuf::from(local_key), promise: Stamp::ZERO, superseded: entry.stamp };
+                            let side = SideOf {
+                                local_key: ByteBuf::from(local_key),
+                                promise: Stamp::ZERO,
+                                superseded: entry.stamp,
+                                row: entry.stamp,
+                            };
                             take_side(transaction, table, group.hash()[0], &side)?;
                         }
                         Ok(Taken::Outrun)
