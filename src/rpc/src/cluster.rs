@@ -9,7 +9,7 @@
 //!
 //! Not here: what incoming calls may do (`service`), gossip and dialling (`membership`), the layout's changes (`layout_manager`).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use garage_db::StoreId;
@@ -22,7 +22,7 @@ use garage_util::{
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -308,6 +308,28 @@ impl Cluster {
     /// Whether a node can be expected to answer: this node itself, or one that is connected and alive by the gossip.
     pub fn is_up(&self, node: NodeId) -> bool {
         node == self.local() || self.inner.membership.with_book(|book, now| book.peer(node).is_some_and(|peer| peer.is_up(now)))
+    }
+    /// Whether of every partition a quorum of the nodes is up, in each live version of the layout. True without a layout.
+    pub fn has_quorums(&self) -> bool {
+        let layout = self.layout();
+        let up: BTreeSet<NodeId> = layout.live_nodes().into_iter().filter(|node| self.is_up(*node)).collect();
+        layout.current().partitions().all(|partition| match self.placement_of(partition) {
+            Ok(placement) => placement.write.has_quorum(&up),
+            Err(LayoutNotReady) => true,
+        })
+    }
+    /// Waits until [`has_quorums`](Cluster::has_quorums), for a node that has just started and is still dialling; false after `patience`.
+    pub async fn await_quorums(&self, patience: Duration) -> bool {
+        // Subscribed before the first look, so that no change is missed.
+        let mut changes = self.peer_changes();
+        let wait = async {
+            while !self.has_quorums() {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(patience, wait).await.is_ok()
     }
     /// The measured round-trip time to a connected node.
     pub fn rtt(&self, node: NodeId) -> Option<Duration> {

@@ -1,6 +1,6 @@
 //! The HTTP interfaces: which are served where, and their end.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use garage_acme::{Acme, AcmeOptions, ChallengeFront, Transport, WebsiteTls};
 use garage_api_admin::{AdminHttp, AdminHttpOptions, AdminOptions};
@@ -19,6 +19,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Failure, assemble::Server, progress, settings::Settings};
 
+/// How long the first requests after a start wait until enough other nodes are reached.
+const QUORUMS_PATIENCE: Duration = Duration::from_secs(2);
 /// Permission bits of a Unix socket that anyone may connect to.
 const SOCKET_MODE_PUBLIC: u32 = 0o222;
 /// Permission bits of the admin API's Unix socket.
@@ -100,14 +102,19 @@ pub(super) async fn start(settings: &Settings, runtime: &Runtime, server: &Serve
         fronts.push(bind(&tls.bind_addr, SOCKET_MODE_ADMIN, "admin.tls_bind_addr", admin).await?.with_tls(choice));
     }
     say_what_is_not_served(settings);
-    for front in fronts {
+    for Front { listener, service, tls } in fronts {
         let options = ServerOptions {
             host_id: server.node.cluster.local().short(),
             connection_count_max: config.max_connections,
-            tls: front.tls,
+            tls,
             ..ServerOptions::default()
         };
-        listeners.tasks.spawn(serve(front.listener, front.service, runtime.clone(), options, stop.clone()));
+        let (cluster, runtime, stop) = (server.node.cluster.clone(), runtime.clone(), stop.clone());
+        listeners.tasks.spawn(async move {
+            // Clients connect at once and are answered once the others are reached: a moment later, and not with a 503.
+            tokio::select! { biased; () = stop.cancelled() => {} _ = cluster.await_quorums(QUORUMS_PATIENCE) => {} }
+            serve(listener, service, runtime, options, stop).await
+        });
     }
     Ok(listeners)
 }
