@@ -7,11 +7,13 @@ use futures::{StreamExt, TryStreamExt};
 use garage_model::{
     RequestContext,
     body::WholeBody,
-    listing::ListRequest,
-    objects::{BucketRef, CopySource, KeyToDelete, WriteCondition},
+    listing::{ListRequest, versions::ListVersionsRequest},
+    objects::{BucketRef, CopySource, Governance, KeyToDelete, Version, WriteCondition, versions::VersionToDelete},
+    rows::bucket::Versioning,
     uploads::{CompleteRequest, CompletedPart, NewUpload},
 };
 use garage_sim::cluster::{Cluster, ClusterOptions};
+use garage_table::message::Want;
 use tokio::time::Instant;
 
 const ONE_WAY: Duration = Duration::from_millis(50);
@@ -97,6 +99,7 @@ fn every_request_keeps_to_its_round_trips() {
         check_writes_that_test(&trips).await;
         check_deletes_and_copies(&trips).await;
         check_multipart(&trips).await;
+        check_versions(&trips).await;
     });
 }
 
@@ -151,6 +154,35 @@ async fn check_heads_and_lists(trips: &Trips) {
     assert_eq!((page.entries.len(), page.truncated), (3, false));
     let folded = ListRequest { delimiter: Some("a".into()), ..all };
     trips.check("LIST with a delimiter", 1.0, objects.list(&trips.bucket, &folded, context())).await.unwrap();
+}
+
+async fn check_versions(trips: &Trips) {
+    let (objects, always) = (&trips.cluster.node(1).objects, WriteCondition::default());
+    let bucket = BucketRef { versioning: Versioning::Enabled, ..trips.bucket.clone() };
+    let mut slots = Vec::new();
+    for _ in 0..3 {
+        let put = objects.put(&bucket, "versioned", Default::default(), body(10), &always, context());
+        slots.extend(trips.check("PUT of a version", 1.0, put).await.unwrap().slot);
+    }
+    let find = objects.find_version(&bucket, "versioned", Some(slots[0]), Want::Row, context());
+    assert!(matches!(trips.check("HEAD of a version", 1.0, find).await.unwrap(), Version::Object(_)));
+    let all = ListVersionsRequest { prefix: "versioned".into(), limit: 1000, ..ListVersionsRequest::default() };
+    let page = trips.check("ListObjectVersions", 1.0, objects.list_versions(&bucket, &all, context())).await.unwrap();
+    assert_eq!(page.entries.len(), 3);
+    let target = |slot| [VersionToDelete { slot, etags: None, mark: None }];
+    let older = objects.delete_versions(&bucket, "versioned", &target(slots[0]), Governance::Obeyed, context()).await;
+    assert!(older.unwrap()[0].existed);
+    let (current, targets) = (slots[2], target(slots[1]));
+    let delete = objects.delete_versions(&bucket, "versioned", &targets, Governance::Obeyed, context());
+    trips.check("DELETE of an older version", 3.0, delete).await.unwrap();
+    let delete = objects.delete(&bucket, "versioned", &always, context());
+    trips.check("DELETE that leaves a marker", 1.0, delete).await.unwrap();
+    let hold = objects.change_version(&bucket, "versioned", Some(current), context(), |meta, _| {
+        meta.headers.lock.legal_hold = Some(true);
+        Ok(())
+    });
+    // The third reads the content, which goes along with the row.
+    trips.check("change of an older version", 4.0, hold).await.unwrap();
 }
 
 async fn check_writes_that_test(trips: &Trips) {
