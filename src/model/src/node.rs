@@ -23,7 +23,7 @@ use garage_rpc::{
 use garage_table::{
     Standing, Store, Syncer, Tables,
     control::{Control, Mirror},
-    standing::StandingError,
+    standing::{Counts, StandingError},
 };
 use garage_util::{config::ConsistencyMode, disk::Disk, runtime::Runtime, workers::Workers};
 

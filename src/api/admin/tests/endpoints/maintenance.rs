@@ -135,7 +135,7 @@ fn a_block_tells_who_needs_it_and_one_that_is_lost_can_be_given_up() {
         for node in 0..3 {
             let files: Vec<_> =
                 admin.cluster.disk(node).paths().into_iter().filter(|path| path.to_string_lossy().contains(&hash)).collect();
-            files.iter().for_each(|file| admin.cluster.disk(node).wipe(file));
+            files.iter().for_each(|file| admin.cluster.disk(node).wipe_dir(file));
         }
         let repair = json!({"node": "*", "body": {"repairType": "blocks"}});
         admin.ok("LaunchRepairOperation", repair).await;
