@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use garage_api_admin::ErrorCode;
 use garage_sim::cluster::ClusterOptions;
 use serde_json::{Value, json};
 use tokio::time::sleep;
