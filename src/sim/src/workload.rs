@@ -75,7 +75,7 @@ const SPARE_COUNT: usize = 3;
 const SETTLING: Duration = Duration::from_secs(30);
 
 /// One seed in so many goes on for hours of virtual time, until its blocks have settled.
-const BLOCKS_CHECKED_EVERY: u64 = 8;
+const BLOCKS_CHECKED_EVERY: u64 = 60;
 /// The longest that may take: leases, questions that nobody could answer at first, the delay of deletions.
 const BLOCKS_SETTLED_AFTER: Duration = Duration::from_secs(5 * 3600);
 const BLOCKS_CHECK_PAUSE: Duration = Duration::from_secs(600);

@@ -191,12 +191,12 @@ fn parts_live_while_their_upload_does_and_with_the_object_that_it_becomes() {
             started.push((upload, parts));
         }
         // Longer than any lease: an upload that goes on keeps its parts.
-        sleep(Duration::from_secs(5 * 3600)).await;
+        sleep(Duration::from_secs(2 * 3600)).await;
         let always = WriteCondition::default();
         let request = |parts| CompleteRequest { parts, condition: &always, checksum: None, size_bytes: None, combine: &|_, _| None };
         uploads.complete(&bucket, "key0", started[0].0, request(&started[0].1), context()).await.unwrap();
         uploads.abort(&bucket, "key1", started[1].0, context()).await.unwrap();
-        sleep(Duration::from_secs(5 * 3600)).await;
+        sleep(Duration::from_secs(2 * 3600)).await;
         await_good_blocks(&cluster, &bucket, &keys(3), ALL_SETTLED).await;
         assert_eq!(content(&cluster, 1, &bucket, "key0").await, Some(part_text("key0", 1) + &part_text("key0", 2)), "seed {seed}");
         uploads.complete(&bucket, "key2", started[2].0, request(&started[2].1), context()).await.unwrap();
