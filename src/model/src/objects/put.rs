@@ -95,6 +95,7 @@ impl Objects {
     /// Stores a body's content, sealed if asked, not yet visible: up to `inline_max_bytes` are only returned, blocks are stored with leases.
     ///
     /// `owner` is where the row will be that decides whether the content lives.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) async fn store_content(
         &self,
         id: WriteId,
