@@ -211,6 +211,8 @@ impl PreparedNode {
         let keys = Keys::new(control.clone(), sealer, runtime.clone());
         let buckets = Buckets::new(control.clone(), objects.clone(), keys.clone(), runtime, options.allow_punycode);
         let uploads = Uploads::new(objects.clone());
+        let lifecycle = Lifecycle::new(objects.clone(), uploads.clone(), buckets.clone(), options.lifecycle);
+        let access = AccessControl::new(keys, buckets);
         let node = Node {
             cluster: handle,
             db,
