@@ -18,8 +18,8 @@ use crate::{
     transaction::Transaction,
 };
 
-const STORE_ID_KEY: &[u8] = b"store_id";
-const RECOVERING_KEY: &[u8] = b"recovering";
+pub(crate) const STORE_ID_KEY: &[u8] = b"store_id";
+pub(crate) const RECOVERING_KEY: &[u8] = b"recovering";
 
 /// How a store is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,6 +26,7 @@ pub mod rights;
 pub mod rows;
 pub mod schema;
 pub mod seal;
+pub mod upkeep;
 pub mod uploads;
 
 pub use error::ModelError;

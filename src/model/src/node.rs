@@ -6,8 +6,11 @@
 use std::sync::Arc;
 
 use garage_block::{
+    leases::Leases,
     manager::{BlockManager, ManagerOptions},
     reference::References,
+    resync::{QueueError, Resync},
+    scrub::{Scrub, ScrubError},
     service::BlockService,
     store::{BlockStore, OpenStoreError, StoreOptions},
 };
@@ -20,7 +23,7 @@ use garage_rpc::{
 use garage_table::{
     Standing, Store, Syncer, Tables,
     control::{Control, Mirror},
-    standing::StandingError,
+    standing::{Counts, StandingError},
 };
 use garage_util::{config::ConsistencyMode, disk::Disk, runtime::Runtime, workers::Workers};
 
@@ -34,6 +37,7 @@ use crate::{
     objects::Objects,
     schema::{CONTROL_TABLES, schemas},
     seal::Sealer,
+    upkeep::{self, UpkeepOptions, liveness::RowLiveness, marks::Marks, snapshots::Snapshots},
     uploads::Uploads,
 };
 
@@ -71,6 +75,8 @@ pub struct NodeOptions {
     pub lifecycle: LifecycleOptions,
     /// Whether bucket names may have labels that start with `xn--`.
     pub allow_punycode: bool,
+    /// What goes on in the background.
+    pub upkeep: UpkeepOptions,
 }
 
 /// Who a node is to others, and whom it knows.
@@ -104,6 +110,12 @@ pub enum StartError {
     /// The control files.
     #[error("the metadata directory can't be read: {0}")]
     State(#[from] StateError),
+    /// The state of the scrub.
+    #[error(transparent)]
+    Scrub(#[from] ScrubError),
+    /// The settings of the resync.
+    #[error(transparent)]
+    Resync(#[from] QueueError),
 }
 
 /// A running node. Cheap to clone.
@@ -133,6 +145,14 @@ pub struct Node {
     pub control: Control,
     /// The lifecycle of buckets.
     pub lifecycle: Lifecycle,
+    /// Keeps blocks where they belong.
+    pub resync: Resync,
+    /// Finds out which references to blocks are still needed.
+    pub leases: Leases,
+    /// Checks all blocks once in a while; `None` with `disable_scrub`.
+    pub scrub: Option<Scrub>,
+    /// Snapshots of the metadata.
+    pub snapshots: Snapshots,
 }
 
 /// A node that is not yet on the network.
@@ -175,6 +195,17 @@ impl PreparedNode {
         let control = Control::start(tables.clone(), mirror.clone());
         let service = BlockService::new(runtime.clone(), block_store, References::new(store.clone(), runtime.clone()));
         let blocks = BlockManager::new(runtime.clone(), Arc::new(handle.clone()), service, options.blocks);
+        let (standing, placed) = (syncer.standing().clone(), handle.clone());
+        // A node that lost its rows may have lost references: it deletes no block of a partition before that is refilled.
+        let may_delete = move |hash: garage_block::BlockHash| {
+            let partition = hash.placement_hash()[0];
+            standing.counts(&placed, partition) == Counts::Yes
+        };
+        let resync = Resync::new(runtime.clone(), blocks.clone(), Arc::new(may_delete));
+        resync.load_settings().await?;
+        let scrub = if options.upkeep.is_scrub_enabled { Some(Scrub::open(runtime.clone(), resync.clone()).await?) } else { None };
+        let snapshots = Snapshots::new(runtime.clone(), db.clone(), options.upkeep.snapshots);
+        let leases = Leases::new(runtime.clone(), blocks.clone(), Arc::new(RowLiveness::new(tables.clone())));
         let encryption = EncryptionKeys::new(runtime.clone(), &options.secret, &options.former_secrets);
         let objects = Objects::new(tables, blocks.clone(), options.inline_max_bytes, encryption);
         let sealer = Sealer::new(&options.secret, &options.former_secrets);
@@ -184,7 +215,24 @@ impl PreparedNode {
         let uploads = Uploads::new(objects.clone());
         let lifecycle = Lifecycle::new(objects.clone(), uploads.clone(), buckets.clone(), options.lifecycle);
         let access = AccessControl::new(keys, buckets);
-        let node = Node { cluster: handle, db, store, syncer, workers, blocks, access, objects, uploads, certificates, control, lifecycle };
+        let node = Node {
+            cluster: handle,
+            db,
+            store,
+            syncer,
+            workers,
+            blocks,
+            access,
+            objects,
+            uploads,
+            certificates,
+            control,
+            lifecycle,
+            resync,
+            leases,
+            scrub,
+            snapshots,
+        };
         Ok(PreparedNode { node, cluster, mirror, block_len_bytes })
     }
 
@@ -205,8 +253,10 @@ impl PreparedNode {
         let counting = node.cluster.clone();
         let router = mirror.register(router, &node.store, move |partition| standing.counts(&counting, partition));
         let router = node.blocks.service().register(router);
+        let router = upkeep::deaths::register(Marks::default().register(router), &node.store);
         cluster.online(router, make_transport)?;
         node.syncer.start(&node.workers, block_len_bytes);
+        upkeep::start(&node);
         Ok(node)
     }
 }

@@ -23,6 +23,7 @@ use garage_util::{
 use crate::{
     index::{self, Delta, Head, HeadMarker, Older, Shown},
     listing::replica,
+    objects::versions::is_live,
     rows::{
         ACME_ACCOUNT, ADMIN_TOKEN, ALIAS, BUCKET, CERTIFICATE, KEY, OLDER_VERSION, PART, UPLOAD, VERSION,
         object::{ObjectMeta, ObjectSummary, StoredSlot, VersionRow, VersionState, null_slot, slot_key, slot_of, split_slot},
@@ -30,6 +31,7 @@ use crate::{
         payload::{PayloadChunk, chunk_of},
         upload::{UploadRow, UploadState, UploadSummary},
     },
+    upkeep::deaths,
     uploads::index::{self as upload_index, UnfinishedUpload},
 };
 
@@ -123,6 +125,9 @@ impl TableSchema for VersionTable {
         }
         index_content(transaction, change.group, &key, old.as_ref(), &new)
     }
+    fn is_held(&self, snapshot: &dyn Snapshot, group: &Group, _sort_key: &[u8], id: WriteId) -> Result<bool, StoreError> {
+        Ok(is_live(snapshot, group, id)? == Some(true))
+    }
     fn query(&self, snapshot: &dyn Snapshot, group: &Group, request: &[u8]) -> Result<Vec<u8>, StoreError> {
         replica::answer(snapshot, group, request, self.clock.now_ms())
     }
@@ -177,6 +182,7 @@ fn index_content(
         let (old_content, old_slot) = (row.origin_as(*old_entry).id, row.slot());
         if old_content != content && !is_older(transaction, group, key, old_slot, old_content)? {
             index::remove_content(transaction, group, old_content);
+            deaths::note(transaction, group, old_content, entry.stamp);
         }
     }
     if new.object().is_some() {
@@ -244,6 +250,7 @@ impl TableSchema for OlderVersionTable {
             let current = current.filter(|(_, row)| row.object().is_some()).map(|(entry, row)| row.origin_as(entry).id);
             if let Some(gone) = gone.filter(|gone| current != Some(*gone)) {
                 index::remove_content(transaction, change.group, gone);
+                deaths::note(transaction, change.group, gone, new.stamp);
             }
         }
         if let Some(state) = &new.content {

@@ -8,6 +8,7 @@ use garage_model::{
     RequestContext,
     node::{Node, NodeIdentity, NodeOptions, PreparedNode},
     objects::BucketRef,
+    upkeep::UpkeepOptions,
 };
 use garage_net::NodeId;
 use garage_rpc::{
@@ -273,6 +274,7 @@ impl Cluster {
             inline_max_bytes: options.inline_max_bytes,
             allow_punycode: false,
             lifecycle: Default::default(),
+            upkeep: UpkeepOptions::default(),
         });
         let prepared = prepared.await.unwrap_or_else(|error| panic!("seed {}: node {index} does not start: {error}", self.seed.number()));
         let (id, address) = (slot.id, slot.address);

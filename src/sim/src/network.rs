@@ -48,6 +48,8 @@ struct Net {
     nodes: BTreeMap<NodeId, Attached>,
     /// Directions that carry nothing.
     cuts: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes whose every packet, either way, takes this much longer.
+    slow: BTreeMap<NodeId, Duration>,
     /// Counts up at each change of cuts and nodes.
     changes: watch::Sender<u64>,
     /// Calls and bytes, answers included and bodies not, by kind of message.
@@ -81,6 +83,11 @@ impl Net {
         }
         delay
     }
+    fn delay_between(&mut self, from: NodeId, to: NodeId) -> Duration {
+        let extra = |node: NodeId| self.slow.get(&node).copied().unwrap_or_default();
+        let extra = extra(from).max(extra(to));
+        self.packet_delay() + extra
+    }
     fn tell(&self, node: NodeId, event: ConnectionEvent) {
         if let Some(attached) = self.nodes.get(&node) {
             // Nobody listening is a node that is stopping.
@@ -111,6 +118,7 @@ impl Network {
             conditions,
             nodes: BTreeMap::new(),
             cuts: BTreeSet::new(),
+            slow: BTreeMap::new(),
             changes,
             traffic: BTreeMap::new(),
             trace,
@@ -128,6 +136,11 @@ impl Network {
     /// Changes the conditions.
     pub fn set_conditions(&self, conditions: Conditions) {
         self.0.lock().conditions = conditions;
+    }
+
+    /// Makes every packet of a node, either way, take this much longer; zero makes it as quick as the others.
+    pub fn set_slow(&self, node: NodeId, extra: Duration) {
+        self.0.lock().slow.insert(node, extra);
     }
 
     /// Puts a node at an address.
@@ -163,12 +176,13 @@ impl Network {
     pub fn mend(&self) {
         let mut net = self.0.lock();
         net.cuts.clear();
+        net.slow.clear();
         net.changed();
     }
 
     /// Delivers a packet: waits its delay, and for a cut direction to be mended; `Err` when the connection is given up or gone.
     async fn carry(&self, from: NodeId, to: NodeId) -> Result<(), CallError> {
-        let delay = self.0.lock().packet_delay();
+        let delay = self.0.lock().delay_between(from, to);
         sleep(delay).await;
         let mut changes = self.0.lock().changes.subscribe();
         let waited = timeout_at(tokio::time::Instant::now() + IDLE_TIMEOUT, async {
@@ -234,7 +248,7 @@ impl Transport for SimTransport {
             let (delay, is_lost) = {
                 let mut net = network.0.lock();
                 let lost_one_in = net.conditions.lost_one_in;
-                (net.packet_delay(), net.seed.one_in(lost_one_in))
+                (net.delay_between(from, to), net.seed.one_in(lost_one_in))
             };
             sleep(delay).await;
             let service = {

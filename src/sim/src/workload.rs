@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use crate::{
     check::violations,
@@ -71,6 +74,12 @@ const SPARE_COUNT: usize = 3;
 /// How long nodes have to find each other again once everything is mended.
 const SETTLING: Duration = Duration::from_secs(30);
 
+/// One seed in so many goes on for hours of virtual time, until its blocks have settled.
+const BLOCKS_CHECKED_EVERY: u64 = 60;
+/// The longest that may take: leases, questions that nobody could answer at first, the delay of deletions.
+const BLOCKS_SETTLED_AFTER: Duration = Duration::from_secs(5 * 3600);
+const BLOCKS_CHECK_PAUSE: Duration = Duration::from_secs(600);
+
 /// Runs the history of a seed.
 pub fn run_history(seed: u64, options: WorkloadOptions) -> Report {
     crate::run(history(seed, options))
@@ -104,9 +113,24 @@ async fn history(seed: u64, options: WorkloadOptions) -> Report {
     let mut violations = read_all_everywhere(&world).await;
     violations.extend(check_replicas(&cluster, &world).await);
     cluster.await_identical().await;
+    if seed.is_multiple_of(BLOCKS_CHECKED_EVERY) {
+        violations.extend(await_good_blocks(&cluster, &world).await);
+    }
     let recorded = world.history.recorded();
     violations.extend(self::violations(&recorded, &world.keys));
     Report { recorded, violations, trace: trace.lines() }
+}
+
+/// Once leases and delays have passed: every block of every live version is on each of its holders, and nothing else is anywhere.
+async fn await_good_blocks(cluster: &Cluster, world: &World) -> Vec<String> {
+    let deadline = Instant::now() + BLOCKS_SETTLED_AFTER;
+    loop {
+        let wrong = crate::blocks::check(cluster, &world.bucket, &world.keys).await;
+        if wrong.is_empty() || deadline < Instant::now() {
+            return wrong;
+        }
+        sleep(BLOCKS_CHECK_PAUSE).await;
+    }
 }
 
 /// After how long the lights go out, if they do: before the clients are done.

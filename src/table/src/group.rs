@@ -1,10 +1,11 @@
 //! What a coordinator does with a group: reads and writes by quorum, one call a node for a whole batch.
 //!
 //! Reading order: `errors`, `drive` (carries the messages of register operations), `turns` (rivals of this node wait in line), `registers`
-//! (reads and writes of register rows), `merged` (merge rows, ranges, queries, companions).
+//! (reads and writes of register rows), `merged` (merge rows, ranges, queries, companions), `fences` (writes that are to come too late).
 
 mod drive;
 mod errors;
+mod fences;
 mod merged;
 mod registers;
 mod turns;
@@ -68,6 +69,12 @@ impl Tables {
     /// The cluster.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// As [`Tables::holders`], with majorities whatever the consistency mode: for answers on which deletions rest.
+    fn majority_holders(&self, group: &Group) -> Result<Holders, TableError> {
+        let holders = self.holders(group)?;
+        Ok(Holders { sets: holders.placement.majority.clone(), ..holders })
     }
 
     fn holders(&self, group: &Group) -> Result<Holders, TableError> {

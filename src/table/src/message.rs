@@ -5,6 +5,7 @@ use garage_rpc::{
     Access, Message, StoreMark,
     register::{self, Entry, WriteId},
 };
+use garage_util::hlc::Stamp;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -113,13 +114,26 @@ pub enum Op {
         /// The owner's request.
         request: ByteBuf,
     },
+    /// Refuse a write of a register from now on, or no longer.
+    Fence {
+        /// The table.
+        table: TableId,
+        /// The register.
+        key: SortKey,
+        /// The write.
+        id: WriteId,
+        /// A fresh stamp; fences that are old by it are dropped.
+        now: Stamp,
+        /// Take the fence away instead.
+        lift: bool,
+    },
 }
 
 impl Op {
     /// Whether it changes nothing at the replica.
     pub fn is_read(&self) -> bool {
         match self {
-            Op::Merge { .. } => false,
+            Op::Merge { .. } | Op::Fence { .. } => false,
             Op::Register { message, .. } => matches!(message, register::Message::Query),
             Op::Read { .. } | Op::Range { .. } | Op::Companions { .. } | Op::Query { .. } => true,
         }
@@ -165,6 +179,8 @@ pub enum OpAnswer {
     Companions(Vec<Companion>),
     /// To a query of the table's owner.
     Query(ByteBuf),
+    /// To a fence: whether the write is refused from now on; false when it is held, or the fence was lifted.
+    Fenced(bool),
 }
 
 /// The answers to a batch, in order.

@@ -107,6 +107,10 @@ pub trait TableSchema: Send + Sync {
     fn tombstone(&self) -> Option<Vec<u8>> {
         None
     }
+    /// Whether the content of a write of this register is kept anywhere beside its row, so that the write must not be fenced.
+    fn is_held(&self, _snapshot: &dyn Snapshot, _group: &Group, _sort_key: &[u8], _id: WriteId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
     /// Answers a query of this table's owner over a snapshot of the replica.
     fn query(&self, _snapshot: &dyn Snapshot, _group: &Group, _request: &[u8]) -> Result<Vec<u8>, StoreError> {
         Err(StoreError::BadRequest(format!("table {} answers no queries", self.name())))

@@ -173,7 +173,7 @@ fn read_one(schemas: &Schemas, snapshot: &dyn Snapshot, group: &Group, op: &Op) 
         Op::Range { table, from, to, limit } => range(schemas, snapshot, group, *table, from, to.as_ref(), *limit),
         Op::Companions { id, from_chunk, limit } => Ok(OpAnswer::Companions(companions(snapshot, group, *id, *from_chunk, *limit)?)),
         Op::Query { table, request } => Ok(OpAnswer::Query(ByteBuf::from(schemas.get(*table)?.query(snapshot, group, request)?))),
-        Op::Merge { .. } => Err(StoreError::BadRequest("a write among reads".to_string())),
+        Op::Merge { .. } | Op::Fence { .. } => Err(StoreError::BadRequest("a write among reads".to_string())),
     }
 }
 
@@ -276,6 +276,20 @@ pub(crate) fn companions(
     Ok(found)
 }
 
+/// All companions of an id that this replica has, in order of their chunks.
+pub fn companions_of(snapshot: &dyn Snapshot, group: &Group, id: WriteId) -> Result<Vec<Companion>, StoreError> {
+    companions(snapshot, group, id, 0, u32::MAX)
+}
+
+/// Removes all companions of an id: its row is gone from this replica for good.
+pub fn drop_companions(transaction: &mut Transaction<'_>, group: &Group, id: WriteId) -> Result<(), StoreError> {
+    let prefix = companion_prefix(group, id);
+    let keys = transaction.prefix(keyspaces::COMPANIONS, &prefix, garage_db::Direction::Forward).map(|item| item.map(|(key, _)| key));
+    let keys: Vec<Bytes> = keys.collect::<Result<_, _>>()?;
+    keys.into_iter().for_each(|key| transaction.delete(keyspaces::COMPANIONS, key));
+    Ok(())
+}
+
 fn apply_all(schemas: &Schemas, transaction: &mut Transaction<'_>, group: &Group, ops: Vec<Op>) -> Result<Vec<OpAnswer>, StoreError> {
     ops.into_iter().map(|op| apply_one(schemas, transaction, group, op)).collect()
 }
@@ -295,9 +309,38 @@ pub fn apply_one(schemas: &Schemas, transaction: &mut Transaction<'_>, group: &G
         Op::Register { table, key, message, content, companions, want } if !matches!(message, register::Message::Query) => {
             register(schemas, transaction, group, Origin::Coordinator, RegisterOp { table, key, message, content, companions, want })
         }
+        Op::Fence { table, key, id, now, lift } => {
+            let is_held = schemas.of_kind(table, Discipline::Register)?.is_held(transaction, group, &key.0, id)?;
+            fence(transaction, &group.local_key(table, &key.0), id, now, lift || is_held)
+        }
         read => read_one(schemas, transaction, group, &read),
     }
 }
+
+fn fence(transaction: &mut Transaction<'_>, local_key: &[u8], id: WriteId, now: Stamp, lift: bool) -> Result<OpAnswer, StoreError> {
+    let row = transaction.get(keyspaces::ROWS, local_key)?.map(|bytes| RegisterRow::from_stored(&bytes)).transpose()?;
+    let mut side = match transaction.get(keyspaces::REGISTER, local_key)? {
+        Some(bytes) => RegisterSide::from_stored(&bytes)?,
+        None => RegisterSide::default(),
+    };
+    let horizon_ms = now.millis().saturating_sub(FENCE_LIFE.as_millis() as u64);
+    side.forget_fences_below(Stamp::from_parts(horizon_ms << 16, 0, false));
+    let is_fenced = if lift {
+        side.lift_fence(id);
+        false
+    } else {
+        side.fence(row.map(|row| row.entry), id, now)
+    };
+    if side.is_empty() {
+        transaction.delete(keyspaces::REGISTER, local_key.to_vec());
+    } else {
+        transaction.put(keyspaces::REGISTER, local_key.to_vec(), side.to_stored());
+    }
+    Ok(OpAnswer::Fenced(is_fenced))
+}
+
+/// How long a fence is kept: longer than any request may take from its first block to its row, twice over.
+pub const FENCE_LIFE: std::time::Duration = std::time::Duration::from_secs(50 * 3600);
 
 pub(crate) fn put_companions(transaction: &mut Transaction<'_>, group: &Group, companions: Vec<Companion>) -> Result<(), StoreError> {
     for companion in companions {

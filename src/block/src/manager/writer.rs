@@ -21,6 +21,8 @@ pub struct WriteOptions {
     pub version: [u8; 32],
     /// The partition key under which it can be asked for.
     pub group: Vec<u8>,
+    /// Where in the group its row is, or will be.
+    pub owner: Vec<u8>,
     /// Its stamp.
     pub stamp: Stamp,
     /// [`Compression::Never`] for encrypted bytes; else what [`super::ManagerOptions`] says.
@@ -39,7 +41,13 @@ pub trait BlockSeal: Send + Sync + std::fmt::Debug {
 
 impl WriteOptions {
     fn reference_to(&self, block: crate::hash::BlockHash) -> Reference {
-        Reference { block, version: self.version, group: ByteBuf::from(self.group.clone()), stamp: self.stamp }
+        Reference {
+            block,
+            version: self.version,
+            group: ByteBuf::from(self.group.clone()),
+            stamp: self.stamp,
+            owner: ByteBuf::from(self.owner.clone()),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     encryption::{Opener, SEAL_BYTES},
     error::ModelError,
     rows::payload::{BLOCKS_PER_CHUNK, PartRef, PayloadChunk, chunk_of},
+    upkeep::marks,
 };
 
 /// Chunks of a block list read at once.
@@ -36,6 +37,8 @@ impl Objects {
         let walk = self.walk(found, range.clone(), context);
         let first = found.first.clone();
         let this = self.clone();
+        // A client may read for longer than the blocks of a version that was overwritten meanwhile are kept.
+        let in_use = marks::mark_while_held(&self.tables, &found.group, found.entry.id);
         stream::once(async move {
             let opener = opener?;
             let mut walk = walk;
@@ -49,6 +52,9 @@ impl Objects {
         .flat_map(|opened| match opened {
             Ok(bytes) => bytes.left_stream(),
             Err(error) => stream::iter([Err(error)]).right_stream(),
+        })
+        .inspect(move |_| {
+            let _held_until_the_stream_ends = &in_use;
         })
         .right_stream()
     }
@@ -73,6 +79,11 @@ impl Objects {
             }
         }
         Ok(all)
+    }
+
+    /// All blocks of an object in order; none if its content is inline.
+    pub async fn blocks_of(&self, found: &FoundObject, context: RequestContext) -> Result<Vec<BlockRef>, ModelError> {
+        Ok(self.list_blocks(found, context).await?.unwrap_or_default())
     }
 
     /// All blocks of an object in order, or its inline bytes.

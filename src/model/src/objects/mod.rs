@@ -148,6 +148,11 @@ impl Objects {
         &self.keys
     }
 
+    /// The tables that hold them.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
     /// This node.
     pub fn local(&self) -> NodeId {
         self.tables.cluster().local()

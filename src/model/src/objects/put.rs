@@ -30,9 +30,11 @@ use crate::{
         bucket::Versioning,
         checksum::StoredChecksum,
         object::{ObjectHeaders, ObjectMeta, Retention, VersionRow, VersionState, null_slot},
+        owner::RowOwner,
         payload::Payload,
         upload::Replaces,
     },
+    upkeep::marks,
 };
 
 /// What a stored object is known by.
@@ -68,7 +70,8 @@ impl Objects {
         let version = self.new_version_id();
         let group = bucket.group_of(key);
         let seal = headers.encryption.as_ref().map(|encryption| encryption.sealer(version)).transpose()?;
-        let (payload, digests) = self.store_content(version, &group, &mut *body, self.inline_max_bytes, seal, context).await?;
+        let owner = RowOwner::version(&null_slot(key));
+        let (payload, digests) = self.store_content(version, &group, &owner, &mut *body, self.inline_max_bytes, seal, context).await?;
         let meta = ObjectMeta {
             size_bytes: digests.size_bytes,
             etag: encryption::etag(headers.encryption.as_ref(), &digests.md5),
@@ -90,10 +93,14 @@ impl Objects {
     }
 
     /// Stores a body's content, sealed if asked, not yet visible: up to `inline_max_bytes` are only returned, blocks are stored with leases.
+    ///
+    /// `owner` is where the row will be that decides whether the content lives.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) async fn store_content(
         &self,
         id: WriteId,
         group: &Group,
+        owner: &RowOwner,
         body: &mut dyn ObjectBody,
         inline_max_bytes: usize,
         seal: Option<Arc<UnitSeal>>,
@@ -125,10 +132,13 @@ impl Objects {
         let options = WriteOptions {
             version: *id.as_bytes(),
             group: group.key().0.clone(),
+            owner: owner.to_stored(),
             stamp: self.tables.cluster().tick(Stamp::ZERO).await.map_err(clock_failed)?,
             compression: if seal.is_some() { Compression::Never } else { self.blocks.options().compression },
             seal: seal.map(|seal| seal as Arc<dyn BlockSeal>),
         };
+        // A slow upload marks its version, so that nobody takes it for one that was given up.
+        let _in_use = marks::mark_while_held(&self.tables, group, id);
         let rest = stream::unfold(&mut *body, |body| async move { body.next().await.map(|piece| (piece, body)) });
         let content = stream::iter(gathered.into_iter().map(Ok::<Bytes, BodyFailure>)).chain(rest);
         let blocks = self.blocks.write(content, &options, block_context(context)).await?;

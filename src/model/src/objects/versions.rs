@@ -456,6 +456,27 @@ impl Objects {
         self.change_settled(&group, &query, context, |state| decide_deletion(state, targets, governance)).await
     }
 
+    /// Deletes a version whose content is lost, if it still has this content; whether it did. Errors: `Locked`.
+    pub(crate) async fn discard_version(
+        &self,
+        group: &Group,
+        key: &str,
+        slot: Slot,
+        content: WriteId,
+        context: RequestContext,
+    ) -> Result<bool, ModelError> {
+        let query = KeyQuery { key: key.to_string(), slots: vec![slot], older: CANDIDATES_FIRST };
+        let targets = [VersionToDelete { slot, etags: None, mark: None }];
+        let decide = |state: &KeyState| {
+            if state.row(slot).is_none_or(|row| !row.is_live() || row.origin.id != content) {
+                return Ok(Change::Nothing(Vec::new()));
+            }
+            decide_deletion(state, &targets, Governance::Bypassed)
+        };
+        let deleted = self.change_settled(group, &query, context, decide).await?;
+        Ok(deleted.iter().any(|deleted| deleted.existed))
+    }
+
     /// Sees to it that a version which was refused after it had been sent is nowhere.
     pub(crate) async fn undo_version(&self, group: &Group, key: &str, id: WriteId, context: RequestContext) -> Result<(), ModelError> {
         let slot = Slot::Id(id);

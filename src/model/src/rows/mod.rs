@@ -7,6 +7,7 @@ pub mod checksum;
 pub mod key;
 pub mod lifecycle;
 pub mod object;
+pub mod owner;
 pub mod part;
 pub mod payload;
 pub mod rules;

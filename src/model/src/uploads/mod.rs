@@ -192,6 +192,20 @@ impl Uploads {
     }
 }
 
+impl Uploads {
+    /// Gives an open upload of this group up; one that is completing counts as none.
+    pub(crate) async fn abort_in(&self, group: &Group, key: &str, upload: UploadId, context: RequestContext) -> Result<(), ModelError> {
+        let decide = |_: WriteId, held: Option<HeldRow>| -> BoxFuture<'_, Decision<Result<UploadRow, ModelError>>> {
+            std::future::ready(aborted(held)).boxed()
+        };
+        match self.objects.tables.update(group, UPLOAD, upload_key(key, upload), self.objects.step(context), decide).await? {
+            Updated::Written(_) => Ok(()),
+            Updated::Refused(Err(error)) => Err(error),
+            Updated::Refused(Ok(_)) => Err(ClientError::NoSuchUpload.into()),
+        }
+    }
+}
+
 /// Writes that an open upload is aborted; refuses with the row of one that is completing, or with the error for any other.
 fn aborted(held: Option<HeldRow>) -> Decision<Result<UploadRow, ModelError>> {
     let row = held.map(|held| UploadRow::from_stored(&held.content)).transpose();

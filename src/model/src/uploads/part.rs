@@ -17,9 +17,10 @@ use crate::{
     rows::{
         PART,
         checksum::StoredChecksum,
+        owner::RowOwner,
         part::{PART_NUMBER_MAX, PartRow, part_key},
         payload::Payload,
-        upload::UploadId,
+        upload::{UploadId, upload_key},
     },
 };
 
@@ -84,7 +85,8 @@ impl Uploads {
             // The upload is looked up while the blocks travel; a part of an upload that is not open leaves only leases behind.
             let open = self.get(bucket, key, upload, context);
             // Parts are blocks, however small: the content of an object in parts is read as one run of blocks.
-            let stored = self.objects.store_content(id, &group, &mut *body, 0, seal, context);
+            let owner = RowOwner::part(&upload_key(key, upload), part_number);
+            let stored = self.objects.store_content(id, &group, &owner, &mut *body, 0, seal, context);
             let (row, stored) = futures::future::try_join(open, stored).await?;
             if row.headers.encryption.as_ref() != encryption {
                 return Err(ClientError::KeyNeeded.into());

@@ -74,7 +74,7 @@ impl Tables {
         }
     }
 
-    fn call_group(
+    pub(super) fn call_group(
         &self,
         node: NodeId,
         message: GroupCall,

@@ -314,6 +314,22 @@ impl Tables {
     /// Reads rows of one group: one round trip for all on which the nearest quorum agrees.
     pub async fn read(&self, group: &Group, reads: Vec<RegisterRead>, context: RequestContext) -> Result<Vec<ReadRow>, TableError> {
         let holders = self.holders(group)?;
+        self.read_at(group, reads, holders, context).await
+    }
+
+    /// As [`Tables::read_one`], by majorities whatever the consistency mode.
+    pub async fn read_settled(&self, group: &Group, read: RegisterRead, context: RequestContext) -> Result<ReadRow, TableError> {
+        let holders = self.majority_holders(group)?;
+        Ok(self.read_at(group, vec![read], holders, context).await?.pop().unwrap_or_default())
+    }
+
+    async fn read_at(
+        &self,
+        group: &Group,
+        reads: Vec<RegisterRead>,
+        holders: super::Holders,
+        context: RequestContext,
+    ) -> Result<Vec<ReadRow>, TableError> {
         let operations = reads.into_iter().map(|read| Operation::read(read.table, read.key, read.want, &holders)).collect();
         let (finished, failures) = drive(self, group, context, holders, operations).await?;
         let result = |finished: Finished| match finished.outcome {

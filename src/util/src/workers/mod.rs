@@ -64,7 +64,10 @@ pub enum WorkerState {
     /// In a step, or about to begin the next.
     Busy,
     /// Rests between steps, for the sake of others.
-    Throttled,
+    Throttled {
+        /// For this long.
+        rest: Duration,
+    },
     /// Has nothing to do.
     Idle,
     /// Has ended.

@@ -104,7 +104,7 @@ impl Workers {
         if rest.is_zero() {
             return tokio::task::yield_now().await;
         }
-        self.update(id, |status| status.state = WorkerState::Throttled);
+        self.update(id, |status| status.state = WorkerState::Throttled { rest });
         sleep(rest).await;
     }
 

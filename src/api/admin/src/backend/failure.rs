@@ -6,6 +6,11 @@ use garage_table::group::TableError;
 
 use crate::{AdminError, ErrorCode};
 
+/// A failure of this node, in its own words.
+pub(super) fn internal(error: impl std::fmt::Display) -> AdminError {
+    AdminError::internal(error.to_string())
+}
+
 impl From<ClientError> for AdminError {
     fn from(error: ClientError) -> AdminError {
         AdminError::new(code_of(&error), error.to_string())

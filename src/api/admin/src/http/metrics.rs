@@ -65,8 +65,7 @@ impl Collector for NodeCollector {
         self.disks(&mut encoder)?;
         self.health(&mut encoder)?;
         self.layout_nodes(&mut encoder)?;
-        let free_kb = self.0.node().blocks.ram_buffer_free_bytes() as u64 / 1024;
-        gauge(&mut encoder, "block_ram_buffer_free_kb", "KiB left of block_ram_buffer_max", free_kb)
+        super::metrics_blocks::encode(&mut encoder, self.0.node())
     }
 }
 
@@ -136,7 +135,7 @@ fn node_labels(node: garage_net::NodeId, role: Option<&Role>) -> Labels {
     labels
 }
 
-fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
+pub(super) fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
     encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Order of checks, as clients know it: route, parameters, body, authorization, endpoint. So a malformed request is told so without a
 //! token; it says nothing about the cluster. Reading order: this file (routes and answers), `token` (who may), `probes` (`/health` and
-//! `/check`), `metrics`.
+//! `/check`), `metrics`, `metrics_blocks`.
 
 mod metrics;
+mod metrics_blocks;
 mod probes;
 mod token;
 

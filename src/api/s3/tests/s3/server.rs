@@ -11,6 +11,7 @@ use garage_model::{
     keys::NewKey,
     node::{Node, NodeIdentity, NodeOptions, PreparedNode},
     rows::bucket::{Permissions, Quotas},
+    upkeep::UpkeepOptions,
 };
 use garage_net::NodeId;
 use garage_rpc::{
@@ -111,6 +112,7 @@ async fn start_node_on(dir: &TempDir, runtime: Runtime, network: &MemoryNetwork,
         inline_max_bytes: 4 << 10,
         allow_punycode: false,
         lifecycle: Default::default(),
+        upkeep: UpkeepOptions::default(),
     });
     let attach = |service| Ok::<_, std::convert::Infallible>(network.attach(local, address_of(number), 1, runtime, service));
     let Ok(node) = prepared.await.unwrap().online(RouterBuilder::new(), attach);
