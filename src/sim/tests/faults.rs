@@ -300,6 +300,76 @@ fn of_buckets_created_at_once_under_one_name_there_is_one() {
 }
 
 #[test]
+fn of_64_writers_that_create_one_key_one_succeeds() {
+    for_each_seed(|seed| async move {
+        let cluster = Cluster::start(seed, calm()).await;
+        let bucket = cluster.make_bucket(0, "created").await;
+        let create = |number: usize| {
+            let (node, bucket) = (cluster.node(number % 3), &bucket);
+            let absent = WriteCondition { absent: true, etags: None };
+            async move { put_if(node, bucket, "key", &format!("by {number}"), absent).await }
+        };
+        let outcomes = join_all((0..64).map(create)).await;
+        let won: Vec<String> = (0..64).filter(|number| outcomes[*number].is_ok()).map(|number| format!("by {number}")).collect();
+        let held = content(cluster.node(0), &bucket, "key").await.expect("someone created it");
+        match &won[..] {
+            [] => assert!(outcomes.iter().any(is_unknown), "seed {seed}: {held} is there, and all were told that they failed"),
+            won => assert_eq!(won, std::slice::from_ref(&held), "seed {seed}"),
+        }
+        for outcome in outcomes.iter().filter(|outcome| !is_unknown(outcome)) {
+            let is_fair = match outcome {
+                Ok(_) => true,
+                Err(ModelError::Client(error)) => matches!(error, ClientError::PreconditionFailed { .. }),
+                Err(error) => matches!(error, ModelError::Table(TableError::Contended)),
+            };
+            assert!(is_fair, "seed {seed}: {outcome:?}");
+        }
+        for node in 0..3 {
+            assert_eq!(content(cluster.node(node), &bucket, "key").await.as_ref(), Some(&held), "seed {seed}");
+        }
+    });
+}
+
+/// Whether the client was told to look for itself.
+fn is_unknown(outcome: &Result<String, ModelError>) -> bool {
+    matches!(outcome, Err(ModelError::Table(TableError::OutcomeUnknown)))
+}
+
+#[test]
+fn a_counter_by_compare_and_swap_loses_no_increment() {
+    for_each_seed(|seed| async move {
+        let cluster = Cluster::start(seed, calm()).await;
+        let bucket = cluster.make_bucket(0, "counter").await;
+        put(cluster.node(0), &bucket, "counter", "0").await.unwrap();
+        let unknown_count = Mutex::new(0);
+        let count = |number: usize| {
+            let (node, bucket, unknown_count) = (cluster.node(number % 3), &bucket, &unknown_count);
+            let mut chance = cluster.fork_seed(200 + number as u64);
+            async move {
+                let mut left_count = 10;
+                while 0 < left_count {
+                    let (etag, text) = get(node, bucket, "counter").await.unwrap().expect("it was put");
+                    let next = (text.parse::<u32>().unwrap() + 1).to_string();
+                    let same = WriteCondition { absent: false, etags: Some(vec![etag]) };
+                    match put_if(node, bucket, "counter", &next, same).await {
+                        Ok(_) => left_count -= 1,
+                        outcome if is_unknown(&outcome) => *unknown_count.lock() += 1,
+                        Err(ModelError::Client(ClientError::PreconditionFailed { .. }) | ModelError::Table(TableError::Contended)) => {
+                            sleep(Duration::from_millis(chance.pick(200))).await;
+                        }
+                        Err(error) => panic!("seed {seed}: {error}"),
+                    }
+                }
+            }
+        };
+        join_all((0..6).map(count)).await;
+        let total: u32 = content(cluster.node(2), &bucket, "counter").await.unwrap().parse().unwrap();
+        let unknown_count = *unknown_count.lock();
+        assert!((60..=60 + unknown_count).contains(&total), "seed {seed}: {total} of 60 increments, {unknown_count} unknown");
+    });
+}
+
+#[test]
 fn a_completion_repeated_after_its_node_died_is_answered_alike_and_changes_nothing() {
     for_each_seed(|seed| async move {
         let mut cluster = Cluster::start(seed, calm()).await;

@@ -6,11 +6,6 @@ use garage_table::group::TableError;
 
 use crate::{AdminError, ErrorCode};
 
-/// A failure of this node, in its own words.
-pub(super) fn internal(error: impl std::fmt::Display) -> AdminError {
-    AdminError::internal(error.to_string())
-}
-
 impl From<ClientError> for AdminError {
     fn from(error: ClientError) -> AdminError {
         AdminError::new(code_of(&error), error.to_string())
@@ -34,10 +29,6 @@ fn code_of(error: &ClientError) -> ErrorCode {
         | ClientError::InvalidKey(_)
         | ClientError::Invalid(_)
         | ClientError::NoSuchUpload
-        | ClientError::NoSuchVersion
-        | ClientError::IsDeleteMarker
-        | ClientError::Locked
-        | ClientError::InvalidBucketState(_)
         | ClientError::PreconditionFailed { .. }
         | ClientError::QuotaExceeded { .. }
         | ClientError::InvalidPart { .. }
@@ -45,8 +36,7 @@ fn code_of(error: &ClientError) -> ErrorCode {
         | ClientError::PartTooSmall { .. }
         | ClientError::TooLarge { .. }
         | ClientError::BadChecksum(_)
-        | ClientError::BadDigest(_)
-        | ClientError::KeyNeeded => ErrorCode::InvalidRequest,
+        | ClientError::BadDigest(_) => ErrorCode::InvalidRequest,
     }
 }
 

@@ -5,7 +5,6 @@ mod cluster;
 mod http;
 mod keys;
 mod layout;
-mod maintenance;
 mod schema;
 mod support;
 mod uploads;

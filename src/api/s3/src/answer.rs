@@ -1,12 +1,10 @@
 //! Small builders of answers.
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use garage_api_common::http::{Body, empty_body, full_body};
 use garage_model::rows::checksum::StoredChecksum;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::{
-    http::{Body, empty_body, full_body},
-    object_headers as headers, stored_checksum as checksums,
-};
+use crate::{checksums, headers};
 
 /// An answer without body.
 pub fn empty(status: StatusCode) -> Response<Body> {
