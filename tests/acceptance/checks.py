@@ -73,12 +73,16 @@ def refuses(call, status, *codes):
     raise AssertionError(f"succeeded, expected {status} {' or '.join(codes)}")
 
 
-def empty_and_remove(s3, bucket):
+def empty(s3, bucket):
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         keys = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
         if keys:
             answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": keys})
             equal(answer.get("Errors", []), [])
+
+
+def empty_and_remove(s3, bucket):
+    empty(s3, bucket)
     s3.delete_bucket(Bucket=bucket)
 
 

@@ -1,7 +1,8 @@
 # What the shell flows share: checks that are counted, and data to move. Sourced by each flow.
 #
 # script/acceptance gives each flow: ENDPOINT (its node), ENDPOINTS (all nodes), WORK (an empty directory), the access key in the AWS variables,
-# CLIENTS (a directory of programs). A check prints one line, `ok - WHAT` or `not ok - WHAT`; the lines are counted.
+# CLIENTS (a directory of programs), BASE_PORT (the 100 ports from BASE_PORT + 100 on are the flow's). A check prints one line, `ok - WHAT` or
+# `not ok - WHAT`; the lines are counted.
 
 set -uo pipefail
 cd "$WORK"

@@ -55,6 +55,52 @@ pub const BODY_PIECE_BYTES: usize = 256 * 1024;
 pub const VERIFIED_DELAY: Duration = Duration::from_millis(500);
 /// Such entries dropped in one transaction; more go in several.
 pub const VERIFIED_BATCH_COUNT: usize = 512;
+/// Blocks in one question to a peer; more go in several.
+pub const BLOCKS_PER_ASK_MAX_COUNT: usize = 1_024;
+/// How long a question to a peer about blocks may take.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long one block may take to be fetched or handed over in the background.
+pub const RESYNC_BLOCK_TIMEOUT: Duration = Duration::from_secs(300);
+/// A block that nothing needs is kept this long before it is deleted.
+pub const DELETION_DELAY: Duration = Duration::from_secs(600);
+/// First wait after a block could not be resynced; doubled at each further failure.
+pub const RESYNC_BACKOFF_MIN: Duration = Duration::from_secs(60);
+/// Longest such wait.
+pub const RESYNC_BACKOFF_MAX: Duration = Duration::from_secs(64 * 60);
+/// Resync workers of a node; `resync-worker-count` may not be set higher.
+pub const RESYNC_WORKERS_MAX_COUNT: usize = 8;
+/// `resync-worker-count` when it was never set.
+pub const RESYNC_WORKERS_DEFAULT_COUNT: usize = 1;
+/// `resync-tranquility` when it was never set.
+pub const RESYNC_TRANQUILITY_DEFAULT: u32 = 2;
+/// Entries of the block queue read at once.
+pub const QUEUE_SCAN_COUNT: usize = 1_024;
+/// Due entries of the block queue held in memory; more stay in the queue until there is room.
+pub const QUEUE_READY_MAX_COUNT: usize = 4_096;
+/// How often the block queue is looked through when nothing asks for it sooner.
+pub const QUEUE_SCAN_INTERVAL: Duration = Duration::from_secs(10);
+/// How long after its blocks were begun a version is asked about for the first time. A request that takes longer marks what it uses.
+pub const LEASE: Duration = Duration::from_secs(15 * 60);
+/// How often the list of leases is looked at.
+pub const LEASE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// When a version that is not visible yet, or is being read, is asked about again.
+pub const LEASE_PENDING: Duration = Duration::from_secs(60 * 60);
+/// When a version about which nobody could tell is asked about again.
+pub const LEASE_UNKNOWN: Duration = Duration::from_secs(10 * 60);
+/// When a visible version is asked about again, in case a hint was lost.
+pub const LEASE_RECHECK: Duration = Duration::from_secs(30 * 24 * 3600);
+/// References asked about at once.
+pub const LEASE_ASK_COUNT: usize = 256;
+/// Shortest time from one scrub to the next.
+pub const SCRUB_INTERVAL_MIN: Duration = Duration::from_secs(25 * 24 * 3600);
+/// Up to this much is added to it by chance.
+pub const SCRUB_INTERVAL_SPREAD: Duration = Duration::from_secs(10 * 24 * 3600);
+/// How long a pause of the scrub lasts.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(24 * 3600);
+/// How much work of the scrub a restart may repeat.
+pub const SCRUB_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// `scrub-tranquility` when it was never set.
+pub const SCRUB_TRANQUILITY_DEFAULT: u32 = 4;
 /// Locks over block hashes; hashes that fall on one lock wait for each other.
 pub const HASH_LOCKS_COUNT: usize = 1_024;
 

@@ -106,3 +106,49 @@ impl Message for CheckBlock {
     const CLASS: Class = Class::Background;
     type Answer = CopyState;
 }
+
+/// What do you know of these blocks?
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AskBlocks {
+    /// At most `BLOCKS_PER_ASK_MAX_COUNT`.
+    pub hashes: Vec<BlockHash>,
+}
+
+/// What a node knows of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BlockKnown {
+    /// Length of its file there, in bytes; `None`: there is none.
+    pub stored_len_bytes: Option<u64>,
+    /// Whether a reference there needs it.
+    pub is_needed: bool,
+}
+
+/// In the order asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BlocksKnown {
+    /// One for each block asked about.
+    pub blocks: Vec<BlockKnown>,
+}
+
+impl Message for AskBlocks {
+    const KIND: &'static str = "block/ask";
+    const CLASS: Class = Class::Background;
+    type Answer = BlocksKnown;
+}
+
+/// Ask whether the versions behind these references still live: a replica of their group saw them superseded a while ago.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HintReferences {
+    /// Block and version of each, at most `REFERENCES_PER_CALL_MAX_COUNT`.
+    pub references: Vec<(BlockHash, VersionBytes)>,
+}
+
+/// A version's id in messages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct VersionBytes(#[serde(with = "serde_bytes")] pub [u8; 32]);
+
+impl Message for HintReferences {
+    const KIND: &'static str = "block/hint-references";
+    const CLASS: Class = Class::Background;
+    type Answer = StoreMark;
+}

@@ -17,12 +17,16 @@ use std::{
 use garage_db::{TransactError, Transaction};
 use garage_rpc::StoreMark;
 use garage_table::{
-    Discipline, Group, RowChange, SortKey, Store, TableId, TableSchema, keyspaces, message::Op, schema::StoreError, store::apply_one,
+    Discipline, Group, RowChange, SortKey, Store, TableId, TableSchema, keyspaces,
+    message::Op,
+    schema::{RowView, StoreError},
+    store::apply_one,
 };
 use garage_util::{
     encoding::{DecodeError, Stored},
     hlc::Stamp,
     runtime::Runtime,
+    workers::Wake,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -30,7 +34,8 @@ use serde_bytes::ByteBuf;
 
 use crate::{
     hash::BlockHash,
-    limits::{VERIFIED_BATCH_COUNT, VERIFIED_DELAY},
+    leases::due::{self, Due},
+    limits::{LEASE, VERIFIED_BATCH_COUNT, VERIFIED_DELAY},
 };
 
 /// The number of the reference table.
@@ -48,6 +53,9 @@ pub struct Reference {
     pub group: ByteBuf,
     /// The version's stamp.
     pub stamp: Stamp,
+    /// Where in the group the version's row is, in the words of whoever owns the rows; empty in references of older releases.
+    #[serde(default)]
+    pub owner: ByteBuf,
 }
 
 /// How much is known about the version that needs a block. Later states outweigh earlier ones.
@@ -70,6 +78,13 @@ pub struct ReferenceRow {
     pub stamp: Stamp,
     /// The partition key under which the version can be asked for.
     pub group: ByteBuf,
+    /// Where in the group the version's row is; empty in rows of older releases.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub owner: ByteBuf,
+}
+
+fn is_empty(bytes: &ByteBuf) -> bool {
+    bytes.is_empty()
 }
 
 impl Stored for ReferenceRow {
@@ -79,7 +94,12 @@ impl Stored for ReferenceRow {
 impl ReferenceRow {
     /// What both rows know.
     pub fn merge(self, other: ReferenceRow) -> ReferenceRow {
-        ReferenceRow { state: self.state.max(other.state), stamp: self.stamp.max(other.stamp), group: self.group.max(other.group) }
+        ReferenceRow {
+            state: self.state.max(other.state),
+            stamp: self.stamp.max(other.stamp),
+            group: self.group.max(other.group),
+            owner: self.owner.max(other.owner),
+        }
     }
 }
 
@@ -90,6 +110,10 @@ pub enum QueueReason {
     VerifyPresent,
     /// A copy was set aside.
     Corrupt,
+    /// A repair, a layout change or an operator asks for a look.
+    Check,
+    /// Nothing needs it: to be deleted once that has been so for long enough.
+    Unreferenced,
 }
 
 /// An entry of the block queue, under the block's hash.
@@ -103,6 +127,19 @@ pub struct QueueEntry {
     /// Tries that failed.
     #[serde(default)]
     pub failed_count: u32,
+    /// When the last try was, in milliseconds since 1970; 0: never.
+    #[serde(default)]
+    pub last_try_ms: u64,
+    /// Since when nothing needs the block, in milliseconds since 1970; 0: it is needed, or not known.
+    #[serde(default)]
+    pub unneeded_since_ms: u64,
+}
+
+impl QueueEntry {
+    /// An entry that is due at once.
+    pub fn now(reason: QueueReason) -> QueueEntry {
+        QueueEntry { reason, due_ms: 0, failed_count: 0, last_try_ms: 0, unneeded_since_ms: 0 }
+    }
 }
 
 impl Stored for QueueEntry {
@@ -127,10 +164,24 @@ impl TableSchema for ReferenceTable {
         Ok(ReferenceRow::from_stored(held)?.merge(ReferenceRow::from_stored(new)?).to_stored())
     }
     fn changed(&self, transaction: &mut Transaction<'_>, change: &RowChange<'_>) -> Result<(), StoreError> {
-        if change.old.is_none() {
-            let entry = QueueEntry { reason: QueueReason::VerifyPresent, due_ms: 0, failed_count: 0 };
-            transaction.put(keyspaces::BLOCK_QUEUE, change.group.key().0.clone(), entry.to_stored());
+        let state = |view: RowView<'_>| ReferenceRow::from_stored(view.content).map(|row| row.state);
+        let (old, new) = (change.old.map(state).transpose()?, state(change.new)?);
+        if old.is_none()
+            && new != ReferenceState::Dropped
+            && let Ok(version) = <[u8; 32]>::try_from(change.sort_key)
+            && let Ok(block) = <[u8; 32]>::try_from(&change.group.key().0[..])
+        {
+            let begun_ms = ReferenceRow::from_stored(change.new.content)?.stamp.millis();
+            let due_ms = begun_ms.saturating_add(LEASE.as_millis() as u64);
+            due::add(transaction, Due { due_ms, version, block: BlockHash(block) }, false);
         }
+        let reason = match (old, new) {
+            (Some(ReferenceState::Dropped), _) => return Ok(()),
+            (_, ReferenceState::Dropped) => QueueReason::Unreferenced,
+            (None, _) => QueueReason::VerifyPresent,
+            (Some(_), _) => return Ok(()),
+        };
+        transaction.put(keyspaces::BLOCK_QUEUE, change.group.key().0.clone(), QueueEntry::now(reason).to_stored());
         Ok(())
     }
 }
@@ -141,6 +192,8 @@ pub struct References {
     store: Store,
     runtime: Runtime,
     seen: Arc<Seen>,
+    queued: Arc<Mutex<Option<Wake>>>,
+    hinted: Arc<Mutex<Option<Wake>>>,
 }
 
 /// Blocks whose file was seen, and whose queue entries can go.
@@ -153,7 +206,7 @@ struct Seen {
 impl References {
     /// The references in this node's store, whose schemas must hold [`ReferenceTable`].
     pub fn new(store: Store, runtime: Runtime) -> References {
-        References { store, runtime, seen: Arc::default() }
+        References { store, runtime, seen: Arc::default(), queued: Arc::default(), hinted: Arc::default() }
     }
 
     /// Adds references as leases; durable on return.
@@ -161,14 +214,31 @@ impl References {
         let schemas = self.store.schemas().clone();
         let committed = self.store.db().transact(move |transaction| {
             for reference in references {
-                let row = ReferenceRow { state: ReferenceState::Lease, stamp: reference.stamp, group: reference.group };
-                let key = SortKey(reference.version.to_vec());
+                let Reference { block, version, group, stamp, owner } = reference;
+                let row = ReferenceRow { state: ReferenceState::Lease, stamp, group, owner };
+                let key = SortKey(version.to_vec());
                 let op = Op::Merge { table: REFERENCE_TABLE, key, row: ByteBuf::from(row.to_stored()), companions: Vec::new() };
-                apply_one(&schemas, transaction, &group_of(reference.block), op)?;
+                apply_one(&schemas, transaction, &group_of(block), op)?;
             }
             Ok(())
         });
         Ok(StoreMark { store_id: self.store.db().store_id(), commit_number: committed.await?.commit_number })
+    }
+
+    /// Raises the states of references: confirmed, or dropped after a committed verdict; durable on return. Those not held here are left out.
+    pub async fn raise(&self, verdicts: Vec<(BlockHash, [u8; 32], ReferenceState)>) -> Result<(), TransactError<StoreError>> {
+        let schemas = self.store.schemas().clone();
+        let raised = self.store.db().transact(move |transaction| {
+            for (block, version, state) in verdicts {
+                let group = group_of(block);
+                let Some(held) = transaction.get(keyspaces::ROWS, &group.local_key(REFERENCE_TABLE, &version))? else { continue };
+                let row = ReferenceRow { state, ..ReferenceRow::from_stored(&held)? };
+                let (key, row) = (SortKey(version.to_vec()), ByteBuf::from(row.to_stored()));
+                apply_one(&schemas, transaction, &group, Op::Merge { table: REFERENCE_TABLE, key, row, companions: Vec::new() })?;
+            }
+            Ok(())
+        });
+        raised.await.map(drop)
     }
 
     /// Notes that a good copy of these blocks is here, so that their queue entries can go.
@@ -200,14 +270,63 @@ impl References {
         Ok(())
     }
 
+    /// Names who is to be woken when a block is queued that needs a look at once.
+    pub fn on_queued(&self, wake: Wake) {
+        *self.queued.lock() = Some(wake);
+    }
+
+    /// Names who is to be woken when references are to be asked about at once.
+    pub fn on_hint(&self, wake: Wake) {
+        *self.hinted.lock() = Some(wake);
+    }
+
+    /// Lists references, whose versions were seen superseded, to be asked about at once; durable on return.
+    pub async fn hint(&self, references: Vec<(BlockHash, [u8; 32])>) -> Result<StoreMark, TransactError<StoreError>> {
+        let listed = self.store.db().transact(move |transaction| {
+            references.into_iter().for_each(|(block, version)| due::add(transaction, Due { due_ms: 0, version, block }, true));
+            Ok(())
+        });
+        let commit_number = listed.await?.commit_number;
+        if let Some(wake) = &*self.hinted.lock() {
+            wake.wake();
+        }
+        Ok(StoreMark { store_id: self.store.db().store_id(), commit_number })
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = &*self.queued.lock() {
+            wake.wake();
+        }
+    }
+
     /// Queues a block whose copy here was set aside; durable on return.
     pub async fn queue_corrupt(&self, hash: BlockHash) -> Result<(), TransactError<StoreError>> {
         let queued = self.store.db().transact(move |transaction| {
-            let entry = QueueEntry { reason: QueueReason::Corrupt, due_ms: 0, failed_count: 0 };
+            let entry = QueueEntry::now(QueueReason::Corrupt);
             transaction.put(keyspaces::BLOCK_QUEUE, hash.0.to_vec(), entry.to_stored());
             Ok::<(), StoreError>(())
         });
-        queued.await.map(drop)
+        queued.await?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Queues a block that a reader looked for here in vain, if a reference needs it and it is not queued yet.
+    pub async fn queue_missing(&self, hash: BlockHash) -> Result<(), TransactError<StoreError>> {
+        if !self.need(hash).await.map_err(TransactError::Operation)?.is_live {
+            return Ok(());
+        }
+        let queued = self.store.db().transact(move |transaction| {
+            let is_new = transaction.get(keyspaces::BLOCK_QUEUE, &hash.0)?.is_none();
+            if is_new {
+                transaction.put(keyspaces::BLOCK_QUEUE, hash.0.to_vec(), QueueEntry::now(QueueReason::Check).to_stored());
+            }
+            Ok::<bool, StoreError>(is_new)
+        });
+        if queued.await?.value {
+            self.wake();
+        }
+        Ok(())
     }
 
     /// Takes a block off the queue, whatever it was queued for: a good copy was written under its lock.
@@ -258,6 +377,29 @@ impl References {
     }
 }
 
+/// Whether anything needs a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Need {
+    /// A reference that is not dropped.
+    pub is_live: bool,
+    /// Any reference, dropped or not: the node has heard of the block.
+    pub is_known: bool,
+}
+
+impl References {
+    /// The store that holds them.
+    pub fn table_store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether anything needs a block, as far as this node knows.
+    pub async fn need(&self, block: BlockHash) -> Result<Need, StoreError> {
+        let rows = self.of(block).await?;
+        let is_live = rows.iter().any(|(_, row)| row.state != ReferenceState::Dropped);
+        Ok(Need { is_live, is_known: !rows.is_empty() })
+    }
+}
+
 /// The group of a block's references; it has the block's own place in the ring.
 pub fn group_of(block: BlockHash) -> Group {
     Group::new(block.0.to_vec())
@@ -286,6 +428,7 @@ mod tests {
         (states, 0u64..4, prop::collection::vec(0u8..3, 0..3)).prop_map(|(state, time, group)| ReferenceRow {
             state,
             stamp: Stamp::from_parts(time, 1, false),
+            owner: ByteBuf::from(group.clone()),
             group: ByteBuf::from(group),
         })
     }
@@ -302,7 +445,8 @@ mod tests {
 
     #[test]
     fn the_first_format_stays_readable() {
-        let row = ReferenceRow { state: ReferenceState::Lease, stamp: Stamp::from_parts(1, 2, true), group: ByteBuf::from(b"g".to_vec()) };
+        let (stamp, group) = (Stamp::from_parts(1, 2, true), ByteBuf::from(b"g".to_vec()));
+        let row = ReferenceRow { state: ReferenceState::Lease, stamp, group, owner: ByteBuf::new() };
         let stored = b"\x01\x83\xa5state\xa5Lease\xa5stamp\x83\xa4time\x01\xa4node\x02\xa4step\xc3\xa5group\xc4\x01g";
         assert_eq!(row.to_stored(), stored);
         assert_eq!(ReferenceRow::from_stored(stored).unwrap(), row);

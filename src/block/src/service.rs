@@ -25,10 +25,13 @@ use crate::{
     encoding::EncodedBlock,
     hash::BlockHash,
     limits::{
-        BLOCK_LEN_MAX_BYTES, BODY_PIECE_BYTES, GROUP_LEN_MAX_BYTES, RECEIVE_BUFFER_MAX_BYTES, REFERENCES_PER_CALL_MAX_COUNT,
-        SEND_BUFFER_MAX_BYTES,
+        BLOCK_LEN_MAX_BYTES, BLOCKS_PER_ASK_MAX_COUNT, BODY_PIECE_BYTES, GROUP_LEN_MAX_BYTES, RECEIVE_BUFFER_MAX_BYTES,
+        REFERENCES_PER_CALL_MAX_COUNT, SEND_BUFFER_MAX_BYTES,
     },
-    message::{AddReferences, BlockHeader, CheckBlock, CopyState, GetBlock, PutBlock, ReferencesAdded, code},
+    message::{
+        AddReferences, AskBlocks, BlockHeader, BlockKnown, BlocksKnown, CheckBlock, CopyState, GetBlock, HintReferences, PutBlock,
+        ReferencesAdded, code,
+    },
     reference::{Reference, References},
     store::{BlockStore, Checked, LocalReadError, StoreError},
 };
@@ -75,7 +78,7 @@ impl BlockService {
 
     /// Adds this service's handlers to a router.
     pub fn register(&self, router: RouterBuilder) -> RouterBuilder {
-        let (put, get, add, check) = (self.clone(), self.clone(), self.clone(), self.clone());
+        let (put, get, add, check, ask, hint) = (self.clone(), self.clone(), self.clone(), self.clone(), self.clone(), self.clone());
         router
             .on::<PutBlock, _>(move |_, context, message, body| {
                 let this = put.clone();
@@ -92,6 +95,14 @@ impl BlockService {
             .on_plain::<CheckBlock, _>(move |_, _, message| {
                 let this = check.clone();
                 async move { this.check(message.hash).await }
+            })
+            .on_plain::<AskBlocks, _>(move |_, _, message| {
+                let this = ask.clone();
+                async move { this.known(message.hashes).await }
+            })
+            .on_plain::<HintReferences, _>(move |_, _, message| {
+                let this = hint.clone();
+                async move { this.hint(message.references.into_iter().map(|(block, version)| (block, version.0)).collect()).await }
             })
     }
 
@@ -138,6 +149,31 @@ impl BlockService {
                 Ok(CopyState::SetAside)
             }
         }
+    }
+
+    /// Lists references to be asked about now; durable on return.
+    pub async fn hint(&self, references: Vec<(BlockHash, [u8; 32])>) -> Result<StoreMark, Refusal> {
+        if REFERENCES_PER_CALL_MAX_COUNT < references.len() {
+            let text = format!("{} references in one hint; {REFERENCES_PER_CALL_MAX_COUNT} are taken", references.len());
+            return Err(refusal(rpc_code::INVALID, text));
+        }
+        self.0.references.hint(references).await.map_err(|error| write_refusal(error.into()))
+    }
+
+    /// What this node knows of some blocks.
+    pub async fn known(&self, hashes: Vec<BlockHash>) -> Result<BlocksKnown, Refusal> {
+        if BLOCKS_PER_ASK_MAX_COUNT < hashes.len() {
+            let text = format!("{} blocks in one question; {BLOCKS_PER_ASK_MAX_COUNT} are answered", hashes.len());
+            return Err(refusal(rpc_code::INVALID, text));
+        }
+        let failed = |error: TableError| refusal(code::FAILED, error.to_string());
+        let mut blocks = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            let stored_len_bytes = self.0.store.stored_len_bytes(hash).await.map_err(|error| write_refusal(error.into()))?;
+            let is_needed = self.0.references.need(hash).await.map_err(failed)?.is_live;
+            blocks.push(BlockKnown { stored_len_bytes, is_needed });
+        }
+        Ok(BlocksKnown { blocks })
     }
 
     /// Puts a good copy in the place of a bad one, and takes the block off the queue.

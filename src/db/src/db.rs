@@ -18,8 +18,8 @@ use crate::{
     transaction::Transaction,
 };
 
-const STORE_ID_KEY: &[u8] = b"store_id";
-const RECOVERING_KEY: &[u8] = b"recovering";
+pub(crate) const STORE_ID_KEY: &[u8] = b"store_id";
+pub(crate) const RECOVERING_KEY: &[u8] = b"recovering";
 
 /// How a store is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,7 @@ struct Inner {
     runtime: Runtime,
     core: Arc<Core>,
     recovering: RwLock<Option<Reason>>,
+    is_new: bool,
     queue: mpsc::UnboundedSender<Message>,
     operation_places: Arc<Semaphore>,
     byte_places: Arc<Semaphore>,
@@ -128,6 +129,7 @@ impl Db {
             runtime: runtime.clone(),
             core,
             recovering: RwLock::new(opened.recovering),
+            is_new: opened.is_new,
             queue,
             operation_places: Arc::new(Semaphore::new(options.queue_operations_max)),
             byte_places: Arc::new(Semaphore::new(options.queue_bytes_max.min(u32::MAX as usize))),
@@ -210,6 +212,11 @@ impl Db {
         self.inner.core.commit_number()
     }
 
+    /// Whether this opening began the store: nothing that the node had before is in it.
+    pub fn is_new(&self) -> bool {
+        self.inner.is_new
+    }
+
     /// Why this store has replaced another and is not yet refilled; `None` for a store in good standing.
     pub fn recovering(&self) -> Option<Reason> {
         self.inner.recovering.read().clone()
@@ -240,6 +247,7 @@ struct OpenedStore {
     store_id: StoreId,
     commit_number: u64,
     recovering: Option<Reason>,
+    is_new: bool,
 }
 
 fn open_store(engine: &dyn Engine, new_store_id: StoreId) -> Result<OpenedStore, EngineError> {
@@ -257,7 +265,7 @@ fn open_store(engine: &dyn Engine, new_store_id: StoreId) -> Result<OpenedStore,
         (Some(store_id), None) => {
             let text = snapshot.get(Keyspace::META, RECOVERING_KEY)?;
             let recovering = text.map(|text| Reason::Earlier(String::from_utf8_lossy(&text).into_owned()));
-            OpenedStore { store_id, commit_number, recovering }
+            OpenedStore { store_id, commit_number, recovering, is_new: false }
         }
         (_, reason) => begin_store(engine, new_store_id, commit_number + 1, reason)?,
     };
@@ -295,5 +303,5 @@ fn begin_store(engine: &dyn Engine, store_id: StoreId, commit_number: u64, recov
     let mut changes = vec![meta(STORE_ID_KEY, store_id.as_bytes().to_vec())];
     changes.extend(recovering.iter().map(|reason| meta(RECOVERING_KEY, reason.to_string().into_bytes())));
     engine.write(&WriteBatch { commit_number, changes }, Durability::Synced)?;
-    Ok(OpenedStore { store_id, commit_number, recovering })
+    Ok(OpenedStore { store_id, commit_number, recovering, is_new: true })
 }

@@ -18,6 +18,7 @@ mod lease;
 pub mod limits;
 mod mark;
 pub mod memory;
+pub mod snapshots;
 mod store_dir;
 mod transaction;
 

@@ -1,61 +1,20 @@
 //! Who may do what: keys and buckets as decided upon, from the mirror of the control rows.
 
-use garage_table::group::RequestContext;
+use std::{collections::BTreeMap, sync::Arc};
 
+use garage_table::group::RequestContext;
+use parking_lot::Mutex;
+
+pub use crate::rights::{BucketView, Right};
 use crate::{
     buckets::Buckets,
     error::{ClientError, ModelError},
+    judge::{Judge, NamedPolicy},
     keys::{AccessKey, Keys},
-    objects::BucketRef,
-    rows::{
-        BucketId,
-        bucket::{BucketRow, BucketState, Permissions},
-    },
+    limits::POLICIES_CACHED_MAX,
+    policy::Policy,
+    rows::{access::StoredPolicy, bucket::BucketState},
 };
-
-/// A bucket as a request sees it.
-#[derive(Clone, Debug)]
-pub struct BucketView {
-    /// Its id.
-    pub id: BucketId,
-    /// Its row.
-    pub row: BucketRow,
-}
-
-impl BucketView {
-    /// For the paths over objects.
-    pub fn as_ref(&self) -> BucketRef {
-        BucketRef::new(self.id, &self.row)
-    }
-    /// What a key may do here.
-    pub fn permissions(&self, key: &AccessKey) -> Permissions {
-        self.row.permissions.get(&key.id).copied().unwrap_or_default()
-    }
-}
-
-/// What a request needs to be allowed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Right {
-    /// Get, head, list.
-    Read,
-    /// Put, delete, multipart.
-    Write,
-    /// Bucket settings.
-    Owner,
-    /// Any of them: the bucket is visible.
-    Any,
-}
-
-impl Right {
-    fn is_in(self, permissions: Permissions) -> bool {
-        match self {
-            Right::Read => permissions.read,
-            Right::Write => permissions.write,
-            Right::Owner => permissions.owner,
-            Right::Any => !permissions.is_none(),
-        }
-    }
-}
 
 /// The verdict on a request.
 #[derive(Clone, Debug)]
@@ -71,12 +30,41 @@ pub enum Access {
 pub struct AccessControl {
     keys: Keys,
     buckets: Buckets,
+    policies: Arc<PolicyCache>,
+}
+
+/// Parsed policies by the hash of what they were parsed from: a policy is evaluated with every request and changes rarely.
+#[derive(Default)]
+struct PolicyCache(Mutex<BTreeMap<[u8; 32], Arc<NamedPolicy>>>);
+
+impl PolicyCache {
+    fn parsed(&self, stored: &StoredPolicy) -> Arc<NamedPolicy> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(stored.bucket_name.len() as u64).to_le_bytes());
+        hasher.update(stored.bucket_name.as_bytes());
+        hasher.update(stored.text.as_bytes());
+        let hash = *hasher.finalize().as_bytes();
+        let mut cached = self.0.lock();
+        if let Some(parsed) = cached.get(&hash) {
+            return parsed.clone();
+        }
+        let policy = Policy::parse(&stored.text, &stored.bucket_name);
+        if let Err(error) = &policy {
+            tracing::error!(bucket = %stored.bucket_name, %error, "the bucket's policy can't be read by this release: everything is denied");
+        }
+        let parsed = Arc::new(NamedPolicy { bucket_name: stored.bucket_name.clone(), policy });
+        if POLICIES_CACHED_MAX <= cached.len() {
+            cached.clear();
+        }
+        cached.insert(hash, parsed.clone());
+        parsed
+    }
 }
 
 impl AccessControl {
     /// Decides by these.
     pub fn new(keys: Keys, buckets: Buckets) -> AccessControl {
-        AccessControl { keys, buckets }
+        AccessControl { keys, buckets, policies: Arc::default() }
     }
     /// Access keys.
     pub fn keys(&self) -> &Keys {
@@ -100,5 +88,25 @@ impl AccessControl {
         }
         let fresh = self.buckets.get_fresh(bucket.id, context).await?.ok_or(ClientError::NoSuchBucket)?;
         if right.is_in(fresh.permissions(key)) { Ok(Access::Granted(Box::new(fresh))) } else { Ok(Access::Denied) }
+    }
+
+    /// A judge of what `key` (`None`: nobody in particular) may do with the bucket that it calls `name`. Errors: `NoSuchBucket`.
+    ///
+    /// It decides by the mirror. Before anything is refused ask [`AccessControl::fresh_judge`]: a right that was just granted counts at once.
+    pub async fn judge(&self, key: Option<&AccessKey>, name: &str, context: RequestContext) -> Result<Judge, ModelError> {
+        let bucket = self.buckets.resolve(key, name, context).await?.ok_or(ClientError::NoSuchBucket)?;
+        Ok(self.judge_of(bucket, key))
+    }
+
+    /// The same about a bucket that was found, by what a quorum of its owners holds. Errors: `NoSuchBucket`.
+    pub async fn fresh_judge(&self, key: Option<&AccessKey>, bucket: &BucketView, context: RequestContext) -> Result<Judge, ModelError> {
+        let bucket = self.buckets.get_fresh(bucket.id, context).await?.ok_or(ClientError::NoSuchBucket)?;
+        Ok(self.judge_of(bucket, key))
+    }
+
+    /// A judge about a bucket as it is given.
+    pub fn judge_of(&self, bucket: BucketView, key: Option<&AccessKey>) -> Judge {
+        let policy = bucket.row.access.policy.as_ref().map(|stored| self.policies.parsed(stored));
+        Judge::new(bucket, policy, key)
     }
 }

@@ -20,12 +20,12 @@ use crate::{
     error::{ClientError, ModelError},
     keys::{AccessKey, Keys},
     limits::{BUCKETS_MAX, SHARDS_MAX},
-    listing::ListRequest,
+    listing::versions::ListVersionsRequest,
     names::check_bucket_name,
     objects::{BucketRef, Objects},
     rows::{
         ALIAS, BUCKET, BucketId,
-        bucket::{AliasRow, BucketRow, BucketState, Permissions, Quotas, ShardCount},
+        bucket::{AliasRow, BucketRow, BucketState, Permissions},
     },
 };
 
@@ -73,6 +73,11 @@ impl Buckets {
         if let Ok(id) = name.parse::<BucketId>() {
             return self.get(id, context).await;
         }
+        self.by_global_name(name, context).await
+    }
+
+    /// The bucket that a global name leads to. Neither a bucket's id nor a key's own name counts.
+    pub async fn by_global_name(&self, name: &str, context: RequestContext) -> Result<Option<BucketView>, ModelError> {
         match self.alias(name, context).await? {
             Some(id) => self.get(id, context).await,
             None => Ok(None),
@@ -107,12 +112,23 @@ impl Buckets {
 
     /// Makes a bucket under a global name; `owner` gets all rights on it. Errors: `BucketExists`, `InvalidBucketName`, `TooManyBuckets`.
     pub async fn create(&self, name: &str, owner: Option<&AccessKey>, context: RequestContext) -> Result<BucketView, ModelError> {
-        self.create_with(Some(name), owner, context).await
+        self.create_with(Some(name), owner, |_| {}, context).await
+    }
+
+    /// As [`Buckets::create`], with settings that hold from the first moment.
+    pub async fn create_set_up(
+        &self,
+        name: &str,
+        owner: &AccessKey,
+        set_up: impl FnOnce(&mut BucketRow) + Send,
+        context: RequestContext,
+    ) -> Result<BucketView, ModelError> {
+        self.create_with(Some(name), Some(owner), set_up, context).await
     }
 
     /// Makes a bucket that has no global name: only its id leads to it, until it is named.
     pub async fn create_unnamed(&self, owner: Option<&AccessKey>, context: RequestContext) -> Result<BucketView, ModelError> {
-        self.create_with(None, owner, context).await
+        self.create_with(None, owner, |_| {}, context).await
     }
 
     /// Checks that a bucket may have this name. Errors: `InvalidBucketName`.
@@ -120,25 +136,23 @@ impl Buckets {
         Ok(check_bucket_name(name, self.allow_punycode)?)
     }
 
-    async fn create_with(&self, name: Option<&str>, owner: Option<&AccessKey>, context: RequestContext) -> Result<BucketView, ModelError> {
+    async fn create_with(
+        &self,
+        name: Option<&str>,
+        owner: Option<&AccessKey>,
+        set_up: impl FnOnce(&mut BucketRow) + Send,
+        context: RequestContext,
+    ) -> Result<BucketView, ModelError> {
         name.map_or(Ok(()), |name| self.check_name(name))?;
         if BUCKETS_MAX <= self.list(context).await?.len() {
             return Err(ClientError::TooManyBuckets { max: BUCKETS_MAX }.into());
         }
         let id = BucketId::random(&self.runtime);
         let all = Permissions { read: true, write: true, owner: true };
-        let shards = self.shard_count();
-        let row = BucketRow {
-            created_ms: self.runtime.now_ms(),
-            state: BucketState::Live,
-            shards: ShardCount { current: shards, target: shards },
-            global_aliases: name.map(str::to_string).into_iter().collect(),
-            local_aliases: Default::default(),
-            permissions: owner.map(|key| (key.id.clone(), all)).into_iter().collect(),
-            quotas: Quotas::default(),
-            website: None,
-            cors: Vec::new(),
-        };
+        let mut row = BucketRow::new(self.runtime.now_ms(), self.shard_count());
+        row.global_aliases.extend(name.map(str::to_string));
+        row.permissions.extend(owner.map(|key| (key.id.clone(), all)));
+        set_up(&mut row);
         // The bucket first: until its name leads to it nobody can see it, and whoever loses the race for the name leaves it behind unseen.
         self.put_row(id, &row, context).await?;
         if let Some(name) = name
@@ -381,7 +395,7 @@ impl Buckets {
     }
 
     async fn is_empty(&self, bucket: &BucketRef, context: RequestContext) -> Result<bool, ModelError> {
-        let page = self.objects.list(bucket, &ListRequest { limit: 1, ..ListRequest::default() }, context).await?;
+        let page = self.objects.list_versions(bucket, &ListVersionsRequest { limit: 1, ..ListVersionsRequest::default() }, context).await?;
         Ok(page.entries.is_empty())
     }
 }

@@ -44,6 +44,18 @@ pub enum ClientError {
     /// No such object.
     #[error("no such key")]
     NoSuchKey,
+    /// No such version of the object.
+    #[error("no such version")]
+    NoSuchVersion,
+    /// The version is a delete marker.
+    #[error("the version is a delete marker")]
+    IsDeleteMarker,
+    /// The bucket's settings forbid it.
+    #[error("{0}")]
+    InvalidBucketState(String),
+    /// A retention or a legal hold forbids it.
+    #[error("the version is locked")]
+    Locked,
     /// No such upload, or it was completed or aborted.
     #[error("no such upload: it was never initiated here, or was completed or aborted")]
     NoSuchUpload,
@@ -149,6 +161,9 @@ pub enum ClientError {
     /// The whole object's checksum or size is not what the client says.
     #[error("{0}")]
     BadDigest(String),
+    /// The object is encrypted under a client's key, which the request did not bring.
+    #[error("the object is encrypted under a key that only its owner has")]
+    KeyNeeded,
     /// An argument without meaning here.
     #[error("{0}")]
     Invalid(String),

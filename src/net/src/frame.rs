@@ -59,6 +59,9 @@ pub struct RequestHeader {
     pub layout: LayoutMark,
     /// Whether a body follows.
     pub body: bool,
+    /// The payload is packed, from this many bytes; see [`packing`](crate::packing).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed_from_bytes: Option<u32>,
 }
 
 /// Header of an answer.
@@ -68,6 +71,9 @@ pub struct AnswerHeader {
     pub refused: bool,
     /// Whether a body follows.
     pub body: bool,
+    /// The payload is packed, from this many bytes; see [`packing`](crate::packing).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed_from_bytes: Option<u32>,
 }
 
 /// Header of the first stream, both ways: the proof of the cluster secret.
@@ -303,7 +309,7 @@ mod tests {
             kind in "[a-z_]{0,128}", class in class(), left_ms: u64, trace: u64, version: u64, digest: [u8; 32], body: bool,
             payload in vec(any::<u8>(), 0..3000), rest in vec(any::<u8>(), 0..50), sizes in vec(1..900usize, 1..6),
         ) {
-            let header = RequestHeader { kind, class, left_ms, trace, layout: LayoutMark { version, digest }, body };
+            let header = RequestHeader { kind, class, left_ms, trace, layout: LayoutMark { version, digest }, body, packed_from_bytes: None };
             prop_assert!(header.kind.len() <= KIND_MAX_BYTES);
             let bytes = [&encode_head(&header, payload.len()).unwrap()[..], &payload, &rest].concat();
             let mut decoder = HeadDecoder::default();

@@ -35,6 +35,10 @@ pub const HALF_OPEN_VALIDATE: usize = 32;
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Payloads up to this size are taken without waiting for room in the receive budget.
 pub const SMALL_PAYLOAD_MAX_BYTES: usize = 64 * 1024;
+/// Payloads from this size on are compressed on a long path; what is smaller leaves in one burst.
+pub const PACK_MIN_BYTES: usize = 32 * 1024;
+/// Round-trip time from which on a path is long: below it, the bytes of a message take less time than compressing them.
+pub const PACK_RTT_MIN: Duration = Duration::from_millis(5);
 /// Pieces of a stream gathered into one read.
 pub const READ_PIECES_MAX: usize = 32;
 

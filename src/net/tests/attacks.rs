@@ -11,6 +11,7 @@ use garage_net::{
     Class, ConnectError, LayoutMark, NodeId, NodeKey, QuicOptions, Refusal, Transport,
     frame::{AnswerHeader, Hello, RequestHeader, decode_header, encode_head},
     limits::{HALF_OPEN_MAX, HEADER_MAX_BYTES, PAYLOAD_MAX_BYTES},
+    packing,
     proof::{self, Binding, EXPORTER_LABEL, Role},
     tls::{self, SERVER_NAME},
     types::refusal_code,
@@ -253,8 +254,21 @@ async fn a_malformed_or_oversized_frame_is_refused_and_its_connection_goes_on() 
     let (node, stranger) = (Node::start(), Stranger::new());
     let connection = stranger.join(&node).await;
     let lengths = |header: usize, payload: usize| [(header as u32).to_be_bytes(), (payload as u32).to_be_bytes()].concat();
-    let kind = "k".repeat(200);
-    let long_kind = RequestHeader { kind, class: Class::Data, left_ms: 1000, trace: 0, layout: LayoutMark::default(), body: false };
+    let echo = || RequestHeader {
+        kind: "echo".into(),
+        class: Class::Data,
+        left_ms: 1000,
+        trace: 0,
+        layout: LayoutMark::default(),
+        body: false,
+        packed_from_bytes: None,
+    };
+    let long_kind = RequestHeader { kind: "k".repeat(200), ..echo() };
+    let packed = |from_bytes: usize, payload: &[u8]| {
+        let header = RequestHeader { packed_from_bytes: Some(from_bytes as u32), ..echo() };
+        [&encode_head(&header, payload.len()).unwrap()[..], payload].concat()
+    };
+    let bomb = packing::pack(&vec![0; PAYLOAD_MAX_BYTES]).unwrap();
     for (bytes, code) in [
         (vec![], refusal_code::MALFORMED_FRAME),
         (vec![1, 2, 3], refusal_code::MALFORMED_FRAME),
@@ -264,6 +278,10 @@ async fn a_malformed_or_oversized_frame_is_refused_and_its_connection_goes_on() 
         (lengths(1, PAYLOAD_MAX_BYTES + 1), refusal_code::FRAME_TOO_LARGE),
         (vec![0xff; 100_000], refusal_code::FRAME_TOO_LARGE),
         (encode_head(&long_kind, 0).unwrap().to_vec(), refusal_code::FRAME_TOO_LARGE),
+        (packed(100, b"no such thing"), refusal_code::MALFORMED_FRAME),
+        (packed(100, &bomb), refusal_code::MALFORMED_FRAME),
+        (packed(PAYLOAD_MAX_BYTES + 1, &bomb), refusal_code::FRAME_TOO_LARGE),
+        (packed(u32::MAX as usize, &bomb), refusal_code::FRAME_TOO_LARGE),
     ] {
         let answer = say(&connection, &bytes).await.expect("an answer");
         let header_bytes = u32::from_be_bytes(answer[..4].try_into().unwrap()) as usize;
@@ -280,8 +298,15 @@ async fn a_malformed_or_oversized_frame_is_refused_and_its_connection_goes_on() 
 async fn a_body_with_an_oversized_chunk_or_no_end_reaches_the_handler_as_an_error() {
     let (node, stranger) = (Node::start(), Stranger::new());
     let connection = stranger.join(&node).await;
-    let header =
-        RequestHeader { kind: "count".into(), class: Class::Data, left_ms: 20_000, trace: 0, layout: LayoutMark::default(), body: true };
+    let header = RequestHeader {
+        kind: "count".into(),
+        class: Class::Data,
+        left_ms: 20_000,
+        trace: 0,
+        layout: LayoutMark::default(),
+        body: true,
+        packed_from_bytes: None,
+    };
     let head = encode_head(&header, 0).unwrap();
     for tail in [vec![], vec![0, 0], vec![0, 0, 0, 9, 1, 2], vec![0x7f, 0xff, 0xff, 0xff, 1], vec![0xff; 12]] {
         let answer = say(&connection, &[&head[..], &tail].concat()).await.expect("an answer");

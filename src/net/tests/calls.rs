@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,10 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use futures::StreamExt;
-use garage_net::{CallError, Class, NetError, NodeId, Transport, types::refusal_code};
+use garage_net::{CallError, Class, NetError, NodeId, NodeKey, QuicOptions, Transport, types::refusal_code};
 use tokio::time::Instant;
 
-use support::{Node, body, call, collect, endless, pair};
+use support::{Node, SECRET, body, call, collect, endless, pair};
 
 /// More than the windows of a stream and the socket buffers take together.
 const BUFFERED_MAX_BYTES: usize = 24 << 20;
@@ -51,6 +52,30 @@ async fn payloads_and_bodies_of_all_sizes_arrive_whole() {
     }
     one.stop().await;
     two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_long_path_large_messages_travel_packed_both_ways() {
+    // Any path is long enough for these nodes.
+    let far = || {
+        let options = QuicOptions::node((Ipv4Addr::LOCALHOST, 0).into(), NodeKey::throw_away().unwrap(), SECRET);
+        Node::with(QuicOptions { pack_rtt_min: Duration::ZERO, ..options }).unwrap()
+    };
+    let near = || {
+        let options = QuicOptions::node((Ipv4Addr::LOCALHOST, 0).into(), NodeKey::throw_away().unwrap(), SECRET);
+        Node::with(QuicOptions { pack_rtt_min: Duration::MAX, ..options }).unwrap()
+    };
+    let rows: Bytes = (0..20_000).flat_map(|index| format!("object-{index:06} with fields that repeat;").into_bytes()).collect();
+    for (one, two, is_packed) in [(far(), far(), true), (near(), near(), false)] {
+        one.dial(&two).await.unwrap();
+        let before = one.transport.sent_bytes() + two.transport.sent_bytes();
+        let answer = one.ask(&two, call("echo", rows.clone())).await.unwrap();
+        assert!(answer.payload == rows);
+        let sent_bytes = one.transport.sent_bytes() + two.transport.sent_bytes() - before;
+        assert_eq!(sent_bytes < rows.len() as u64, is_packed, "{sent_bytes} bytes for two times {}", rows.len());
+        one.stop().await;
+        two.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

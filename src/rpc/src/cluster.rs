@@ -9,7 +9,7 @@
 //!
 //! Not here: what incoming calls may do (`service`), gossip and dialling (`membership`), the layout's changes (`layout_manager`).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use garage_db::StoreId;
@@ -22,14 +22,14 @@ use garage_util::{
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
     clock::{ClockError, DurableClock},
     layout::{LayoutHistory, Partition},
     layout_manager::LayoutKeeper,
-    membership::{Membership, SpaceReport},
+    membership::{Membership, OwnStore, SpaceReport, WorkReport},
     message::{Encoded, Message, Router, RouterBuilder, code, refusal},
     peers::Nearness,
     quorum::{QuorumCalls, QuorumSet, QuorumSets},
@@ -255,6 +255,27 @@ impl Cluster {
         })
     }
 
+    /// While this is held, this node does not tell the others that it is done with the layout that it follows now.
+    pub fn layout_in_use(&self) -> Arc<()> {
+        self.inner.layout.held().in_use.clone()
+    }
+
+    /// From now on only [`Cluster::layout_synced`] says how far this node is in sync; until then it says so itself, by what versions give it.
+    pub fn sync_layout_by_hand(&self) {
+        self.inner.layout.sync_by_caller();
+    }
+
+    /// Whether this node stays out of agreements on layouts, because it may have lost what it promised in one.
+    pub fn abstain(&self, abstains: bool) {
+        self.inner.layout.abstain(abstains);
+    }
+
+    /// Tells the others that this node has all that it must hold in `version`; what it must hold in every live version up to that one
+    /// is the caller's to see to.
+    pub async fn layout_synced(&self, version: u64) -> Result<(), crate::layout_manager::UpdateError> {
+        self.inner.layout.synced(version).await
+    }
+
     /// Refuses a coordinator that acts on an older layout than this node acknowledged; the refusal tells it the newer one.
     pub fn check_layout_mark(&self, mark: &LayoutMark) -> Result<(), Refusal> {
         self.inner.layout.check_mark(mark)
@@ -287,6 +308,28 @@ impl Cluster {
     /// Whether a node can be expected to answer: this node itself, or one that is connected and alive by the gossip.
     pub fn is_up(&self, node: NodeId) -> bool {
         node == self.local() || self.inner.membership.with_book(|book, now| book.peer(node).is_some_and(|peer| peer.is_up(now)))
+    }
+    /// Whether of every partition a quorum of the nodes is up, in each live version of the layout. True without a layout.
+    pub fn has_quorums(&self) -> bool {
+        let layout = self.layout();
+        let up: BTreeSet<NodeId> = layout.live_nodes().into_iter().filter(|node| self.is_up(*node)).collect();
+        layout.current().partitions().all(|partition| match self.placement_of(partition) {
+            Ok(placement) => placement.write.has_quorum(&up),
+            Err(LayoutNotReady) => true,
+        })
+    }
+    /// Waits until [`has_quorums`](Cluster::has_quorums), for a node that has just started and is still dialling; false after `patience`.
+    pub async fn await_quorums(&self, patience: Duration) -> bool {
+        // Subscribed before the first look, so that no change is missed.
+        let mut changes = self.peer_changes();
+        let wait = async {
+            while !self.has_quorums() {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(patience, wait).await.is_ok()
     }
     /// The measured round-trip time to a connected node.
     pub fn rtt(&self, node: NodeId) -> Option<Duration> {
@@ -323,6 +366,21 @@ impl Cluster {
         self.inner.membership.note_store_mark(node, mark)
     }
 
+    /// What the others know of this node's store, as far as they were asked since it started.
+    pub fn own_store(&self) -> OwnStore {
+        self.inner.membership.own_store()
+    }
+
+    /// Notes that the loss that [`OwnStore::SetBack`] tells of has been seen to.
+    pub fn own_store_seen_to(&self, seen_to: StoreMark) {
+        self.inner.membership.own_store_seen_to(seen_to);
+    }
+
+    /// What this node tells of its work on layouts and losses, shown with its status on all nodes.
+    pub fn report_work(&self, work: WorkReport) {
+        self.inner.membership.report_work(work);
+    }
+
     pub(crate) fn membership(&self) -> &Arc<Membership> {
         &self.inner.membership
     }
@@ -339,6 +397,17 @@ impl Cluster {
     /// Refuses when this node's stamps have drifted away from its wall clock.
     pub fn check_skew(&self) -> Result<(), SkewError> {
         self.inner.clock.check_skew()
+    }
+
+    /// Takes over what a peer's wall clock said, and corrects this node's stamps if most others are far from its own clock.
+    pub(crate) fn note_clock(&self, node: NodeId, told_ms: u64, rtt: Duration) {
+        self.inner.membership.note_clock(node, told_ms, rtt);
+        self.inner.clock.correct(&self.inner.membership.clocks_ahead_ms());
+    }
+    /// By how much this node's stamps are set apart from its own wall clock, in milliseconds, because most others' clocks differ from it
+    /// by more than a minute.
+    pub fn clock_correction_ms(&self) -> i64 {
+        self.inner.clock.correction_ms()
     }
 
     // ---- Calls ----

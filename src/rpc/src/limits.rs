@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Shortest wait for a peer's answer before the next peer is asked as well.
 pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(20);
 /// Longest such wait: a peer that is slower than this is hedged although it is always slow.
-pub const HEDGE_DELAY_MAX: Duration = Duration::from_millis(2_000);
+pub const HEDGE_DELAY_MAX: Duration = Duration::from_millis(500);
 /// Hedge delay towards a peer of which neither latencies nor a round-trip time are known.
 pub const HEDGE_DELAY_UNKNOWN: Duration = Duration::from_millis(100);
 /// Latencies remembered of each peer, from which its p95 is taken.

@@ -5,7 +5,10 @@ use std::time::Duration;
 use garage_net::NodeId;
 use serde::{Deserialize, Serialize};
 
-use crate::{cluster::StoreMark, membership::SpaceReport};
+use crate::{
+    cluster::StoreMark,
+    membership::{SpaceReport, WorkReport},
+};
 
 /// One node, as `garage status` shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +35,12 @@ pub struct NodeStatus {
     pub layout_version: Option<u64>,
     /// Its free space.
     pub space: SpaceReport,
+    /// How far it is with what layouts and losses ask of it.
+    #[serde(default)]
+    pub work: WorkReport,
+    /// How far its wall clock is ahead of this node's (negative: behind), in milliseconds, once it was heard since this node started.
+    #[serde(default)]
+    pub clock_ahead_ms: Option<i64>,
     /// How its store differs from what it acknowledged with before.
     pub store_regression: Option<StoreRegression>,
 }

@@ -315,6 +315,26 @@ async fn nodes_that_all_restart_find_each_other_again_from_what_they_saved() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_starts_waits_for_its_quorums_and_not_for_ever() {
+    let network = MemoryNetwork::new(5 * MS);
+    let mut nodes = chain(&network, 3).await;
+    assert!(nodes[0].cluster().has_quorums(), "nothing has a place yet");
+    lay_out(&nodes).await;
+    nodes[2].stop(&network);
+    nodes[2].start(&network).await;
+    assert!(!nodes[2].cluster().has_quorums(), "it has only begun to dial");
+    assert!(nodes[2].cluster().await_quorums(PATIENCE).await);
+    assert!(nodes[..2].iter().any(|other| nodes[2].sees_up(other.id())));
+    for index in [0, 1] {
+        nodes[index].stop(&network);
+    }
+    until("the others are missed", || !nodes[2].cluster().has_quorums()).await;
+    let begun = Instant::now();
+    assert!(!nodes[2].cluster().await_quorums(700 * MS).await);
+    assert!(begun.elapsed() < 800 * MS, "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_with_another_secret_is_shown_with_the_reason_and_joins_nothing() {
     let network = MemoryNetwork::new(5 * MS);
     let nodes = chain(&network, 2).await;

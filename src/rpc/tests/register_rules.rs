@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use garage_rpc::register::{
     Answer, ApplyAnswer, Content, Coordinator, Entry, Fate, Message, Outcome, OwnWrite, Phase, PrepareAnswer, QuorumSet, QuorumSets,
-    ROUNDS_MAX, RegisterSide, Step, TRAIL_MAX, Trace, WriteId, fate, stamp_of,
+    ROUNDS_IN_DOUBT_MAX, ROUNDS_MAX, RegisterSide, Step, TRAIL_MAX, Trace, WriteId, fate, stamp_of,
 };
 use garage_util::encoding::Stored;
 use garage_util::hlc::Stamp;
@@ -363,6 +363,27 @@ fn a_conditional_write_that_never_wins_a_round_left_no_trace() {
 }
 
 #[test]
+fn a_write_that_was_sent_goes_on_where_giving_up_would_leave_its_client_in_doubt() {
+    const _: () = assert!(ROUNDS_MAX < ROUNDS_IN_DOUBT_MAX);
+    let mut machine = Coordinator::write(write(9), three());
+    let mut step = machine.start();
+    let Step::Tick { above, .. } = step else { panic!("{step:?}") };
+    let Step::Send { phase, .. } = machine.on_tick(at(above.time() + 1)) else { panic!("a plain write goes out at once") };
+    let bound = Some(entry(1, 50));
+    let refusal = || Answer::Apply(ApplyAnswer::Refused { row: bound, bound: at(50) });
+    assert_eq!(machine.on_answer(0, phase, refusal()), Step::Wait);
+    step = machine.on_answer(1, phase, refusal());
+    for _ in 0..ROUNDS_IN_DOUBT_MAX {
+        let Step::Tick { above, .. } = step else { panic!("{step:?}") };
+        let Step::Send { phase, .. } = machine.on_tick(at(above.time() + 1)) else { panic!("a prepare follows") };
+        let refusal = || Answer::Prepare(PrepareAnswer::Refused { row: bound, bound: at(above.time() + 5) });
+        assert_eq!(machine.on_answer(0, phase, refusal()), Step::Wait);
+        step = machine.on_answer(1, phase, refusal());
+    }
+    assert_eq!(step, Step::Done(Outcome::Unknown));
+}
+
+#[test]
 fn a_write_whose_layout_changed_under_way_is_judged_by_both_layouts() {
     let new = QuorumSets::single(QuorumSet::majority([2, 3, 4]));
     let mut machine = Coordinator::write(write(9), three());
@@ -371,7 +392,7 @@ fn a_write_whose_layout_changed_under_way_is_judged_by_both_layouts() {
     let Step::Tick { .. } = machine.on_new_sets(new) else { panic!("a write that was sent goes through a round") };
     let Step::Send { phase, to, .. } = machine.on_tick(at(6)) else { panic!("a prepare follows") };
     assert_eq!(to, [2, 3, 4]);
-    let never = || Answer::Prepare(PrepareAnswer::Promised { row: None, shown: vec![], complete: true });
+    let never = || Answer::Prepare(PrepareAnswer::Promised { row: None, shown: vec![], complete: true, kept: vec![] });
     assert_eq!([2, 3].map(|node| machine.on_answer(node, phase, never())), [Step::Wait, Step::Wait]);
     assert_eq!(machine.on_answer(4, phase, never()), Step::Done(Outcome::Unknown), "replicas 0 and 1 may have had it");
 }

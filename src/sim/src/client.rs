@@ -178,7 +178,7 @@ impl Client {
 
     /// A node that is up, if any; else any.
     pub fn pick_node(&mut self) -> usize {
-        let up = self.world.nodes.up();
+        let up = self.world.nodes.members();
         if up.is_empty() { self.seed.pick(self.world.nodes.count() as u64) as usize } else { up[self.seed.pick(up.len() as u64) as usize] }
     }
     pub(crate) fn pick_key(&mut self) -> usize {

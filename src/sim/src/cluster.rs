@@ -8,6 +8,7 @@ use garage_model::{
     RequestContext,
     node::{Node, NodeIdentity, NodeOptions, PreparedNode},
     objects::BucketRef,
+    upkeep::UpkeepOptions,
 };
 use garage_net::NodeId;
 use garage_rpc::{
@@ -32,8 +33,10 @@ use crate::{
 /// What a simulated cluster is like.
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterOptions {
-    /// Nodes, each in a zone of its own up to `zone_count`.
+    /// Nodes that get a role in the first layout, each in a zone of its own up to `zone_count`.
     pub node_count: usize,
+    /// Further nodes, started without a role.
+    pub spare_count: usize,
     /// Zones; node i is in zone i modulo this.
     pub zone_count: usize,
     /// Copies.
@@ -58,6 +61,7 @@ impl ClusterOptions {
     pub fn rough() -> ClusterOptions {
         ClusterOptions {
             node_count: 3,
+            spare_count: 0,
             zone_count: 3,
             replication_factor: 3,
             conditions: Conditions { delay: Duration::from_millis(5), jitter: Duration::from_millis(20), lost_one_in: 50 },
@@ -97,10 +101,22 @@ impl Nodes {
         let nodes = self.0.lock();
         (0..nodes.len()).filter(|index| nodes[*index].is_some()).collect()
     }
+    /// Those that are up and have a role in a layout that is live for them: clients ask no others.
+    pub fn members(&self) -> Vec<usize> {
+        let nodes = self.0.lock();
+        let is_member = |node: &Node| node.cluster.layout().live_nodes().contains(&node.cluster.local());
+        (0..nodes.len()).filter(|index| nodes[*index].as_ref().is_some_and(|(node, _)| is_member(node))).collect()
+    }
     /// Up or not.
     pub fn count(&self) -> usize {
         self.0.lock().len()
     }
+}
+
+/// What was on a node's disks at some moment.
+pub struct DiskImage {
+    disk: SimDisk,
+    engine: MemoryEngine,
 }
 
 /// Adds handlers of the crates above to those of a node.
@@ -131,23 +147,31 @@ impl Cluster {
         let seed = Seed::new(seed);
         let trace = Trace::new();
         let network = Network::new(seed.fork(1_000), options.conditions, trace.clone());
-        let nodes = Nodes(Arc::new(Mutex::new(vec![None; options.node_count])));
-        let slots = (0..options.node_count).map(|index| Slot {
+        let nodes = Nodes(Arc::default());
+        let mut cluster = Cluster { options, handlers, slots: Vec::new(), seed, network, trace, nodes };
+        for _ in 0..options.node_count + options.spare_count {
+            cluster.add_node().await;
+        }
+        cluster.apply_layout().await;
+        cluster
+    }
+
+    /// Starts a new node without a role, which knows all nodes there were before; its index.
+    pub async fn add_node(&mut self) -> usize {
+        let index = self.slots.len();
+        self.slots.push(Slot {
             id: NodeId([index as u8 + 1; 32]),
             address: SocketAddr::from(([10, 0, 0, index as u8 + 1], 3901)),
             clock: Arc::new(SimClock::new()),
             disk: Arc::new(SimDisk::default()),
             engine: MemoryEngine::new(keyspaces::SPECS),
-            chance: seed.fork(5_000 + index as u64),
+            chance: self.seed.fork(5_000 + index as u64),
             lives_count: 0,
             alive: None,
         });
-        let mut cluster = Cluster { options, handlers, slots: slots.collect(), seed, network, trace, nodes };
-        for index in 0..options.node_count {
-            cluster.restart(index).await;
-        }
-        cluster.apply_layout().await;
-        cluster
+        self.nodes.0.lock().push(None);
+        self.restart(index).await;
+        index
     }
 
     /// The options it was started with.
@@ -249,6 +273,8 @@ impl Cluster {
             former_secrets: Vec::new(),
             inline_max_bytes: options.inline_max_bytes,
             allow_punycode: false,
+            lifecycle: Default::default(),
+            upkeep: UpkeepOptions::default(),
         });
         let prepared = prepared.await.unwrap_or_else(|error| panic!("seed {}: node {index} does not start: {error}", self.seed.number()));
         let (id, address) = (slot.id, slot.address);
@@ -286,23 +312,141 @@ impl Cluster {
         }
     }
 
+    /// Takes a node's disks away, killing it if it runs: it comes back with empty ones.
+    pub fn lose_disk(&mut self, index: usize) {
+        self.crash(index);
+        self.slots[index].disk.wipe();
+        self.slots[index].engine.wipe();
+    }
+
+    /// A copy of a node's disks as they are now, to be restored later.
+    pub fn image(&self, index: usize) -> DiskImage {
+        DiskImage { disk: self.slots[index].disk.image(), engine: self.slots[index].engine.image() }
+    }
+
+    /// Puts a node's disks back to an image, killing it if it runs.
+    pub fn restore(&mut self, index: usize, image: &DiskImage) {
+        self.crash(index);
+        self.slots[index].disk.restore(&image.disk);
+        self.slots[index].engine = image.engine.image();
+    }
+
+    /// Loses the metadata alone, or the block files and control files alone.
+    pub fn lose_metadata(&mut self, index: usize) {
+        self.crash(index);
+        self.slots[index].engine.wipe();
+    }
+
     async fn apply_layout(&mut self) {
         self.await_condition("all nodes know each other", |cluster| {
             let alive = cluster.alive();
             alive.iter().all(|index| alive.iter().all(|other| cluster.node(*index).cluster.is_up(cluster.id(*other))))
         })
         .await;
-        let node = self.node(0).clone();
-        for (index, slot) in self.slots.iter().enumerate() {
-            let zone = format!("zone{}", index % self.options.zone_count);
-            let role = Role { zone, capacity_bytes: Some(1 << 40), tags: Vec::new() };
-            node.cluster.stage_role(slot.id, RoleChange::Assign(role)).await.expect("a simulated disk takes the staged layout");
+        let roles: Vec<(usize, RoleChange)> = (0..self.options.node_count).map(|index| (index, self.storage_role(index))).collect();
+        self.change_layout(0, roles).await;
+    }
+
+    /// The role of a storage node in the zone that its index gives it.
+    pub fn storage_role(&self, index: usize) -> RoleChange {
+        let zone = format!("zone{}", index % self.options.zone_count);
+        RoleChange::Assign(Role { zone, capacity_bytes: Some(1 << 40), tags: Vec::new() })
+    }
+
+    /// Stages roles through a node and applies them as the next version, which every node that is up then knows.
+    pub async fn change_layout(&self, through: usize, roles: Vec<(usize, RoleChange)>) {
+        let node = self.node(through).clone();
+        for (index, change) in roles {
+            node.cluster.stage_role(self.id(index), change).await.expect("a simulated disk takes the staged layout");
         }
-        node.cluster.apply_layout(1).await.expect("three nodes in three zones are a valid layout");
+        let version = node.cluster.layout().current().version + 1;
+        let applied = node.cluster.apply_layout(version).await;
+        applied.unwrap_or_else(|error| panic!("seed {}: the layout can't be applied: {error}", self.seed.number()));
         self.await_condition("all nodes have the layout", |cluster| {
-            cluster.alive().iter().all(|index| cluster.node(*index).cluster.layout().current().version == 1)
+            cluster.alive().iter().all(|index| version <= cluster.node(*index).cluster.layout().current().version)
         })
         .await;
+    }
+
+    /// Stages a number of copies through a node and applies it.
+    pub async fn change_copies(&self, through: usize, replication_factor: usize) {
+        let staged = self
+            .node(through)
+            .cluster
+            .update_layout(|history, stamp| Ok(history.staging_mut().stage_replication_factor(stamp, replication_factor)?));
+        staged.await.expect("a number of copies that can be staged");
+        self.change_layout(through, Vec::new()).await;
+    }
+
+    /// Waits until every node that is up holds all of its partitions whole.
+    pub async fn await_recovered(&self) {
+        let is_whole = |index: usize| {
+            let node = self.node(index);
+            let mut held = garage_table::sync::held_partitions(&node.cluster.layout(), self.id(index)).into_iter();
+            held.all(|partition| node.syncer.standing().counts(&node.cluster, partition) == garage_table::standing::Counts::Yes)
+        };
+        let deadline = Instant::now() + 2 * PATIENCE;
+        while !self.alive().into_iter().all(is_whole) {
+            if deadline < Instant::now() {
+                let workers: Vec<_> = self.alive().into_iter().flat_map(|index| self.node(index).workers.list()).collect();
+                panic!("seed {}: some node is still not refilled: {workers:#?}", self.seed.number());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until one layout version is live, on every node that is up.
+    pub async fn await_moved(&self) {
+        self.await_condition("one layout version is live", |cluster| {
+            let layouts = cluster.alive().into_iter().map(|index| cluster.node(index).cluster.layout());
+            layouts.into_iter().all(|layout| layout.live().count() == 1)
+        })
+        .await;
+    }
+
+    /// Waits until all replicas of all partitions are identical, on all nodes that are up.
+    pub async fn await_identical(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(differing) = self.differing_replicas().await {
+            assert!(Instant::now() < deadline, "seed {}: after {PATIENCE:?} replicas still differ: {differing}", self.seed.number());
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// How many version rows a node holds, tombstones included.
+    pub async fn rows_count(&self, index: usize) -> usize {
+        let read = self
+            .node(index)
+            .db
+            .read(|snapshot| snapshot.prefix(keyspaces::ROWS, &[garage_model::rows::VERSION.0], garage_db::Direction::Forward).count());
+        read.await.expect("a running node's store can be read")
+    }
+
+    /// How many rows a node has of partitions that it does not hold.
+    pub async fn foreign_rows_count(&self, index: usize) -> usize {
+        let node = self.node(index);
+        let held = garage_table::sync::held_partitions(&node.cluster.layout(), self.id(index));
+        let read = node.db.read(move |snapshot| {
+            let rows = snapshot.prefix(keyspaces::ROWS, &[], garage_db::Direction::Forward);
+            rows.filter(|row| row.as_ref().is_ok_and(|(key, _)| !held.contains(&key[1]))).count()
+        });
+        read.await.expect("a running node's store can be read")
+    }
+
+    /// The first partition whose replicas differ among the nodes that are up.
+    pub async fn differing_replicas(&self) -> Option<String> {
+        let mut totals = std::collections::BTreeMap::new();
+        for index in self.alive() {
+            let node = self.node(index);
+            let held = garage_table::sync::held_partitions(&node.cluster.layout(), self.id(index));
+            for (place, total) in crate::replica::totals(node, held).await {
+                let (first, expected) = *totals.entry(place).or_insert((index, total));
+                if expected != total {
+                    return Some(format!("table {} in partition {} of nodes {first} and {index}", place.0.0, place.1));
+                }
+            }
+        }
+        None
     }
 
     /// Waits, in virtual time, until `is_met`.

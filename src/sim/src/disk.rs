@@ -38,6 +38,27 @@ impl SimDisk {
         let mut files = self.0.lock();
         files.now = files.durable.clone();
     }
+    /// Replaced by an empty one.
+    pub fn wipe(&self) {
+        let mut files = self.0.lock();
+        (files.now, files.durable) = Default::default();
+    }
+    /// A copy of the whole disk as it is now.
+    pub fn image(&self) -> SimDisk {
+        let files = self.0.lock();
+        SimDisk(Mutex::new(Files { now: files.now.clone(), durable: files.durable.clone(), full: false }))
+    }
+    /// Put back to what it was when the image was made.
+    pub fn restore(&self, image: &SimDisk) {
+        let (image, mut files) = (image.0.lock(), self.0.lock());
+        (files.now, files.durable) = (image.now.clone(), image.durable.clone());
+    }
+    /// Everything under a directory is gone, as if its disk had been replaced by an empty one.
+    pub fn wipe_dir(&self, dir: &Path) {
+        let mut files = self.0.lock();
+        files.now.retain(|path, _| !path.starts_with(dir));
+        files.durable.retain(|path, _| !path.starts_with(dir));
+    }
     /// Whether there is no space left.
     pub fn set_full(&self, full: bool) {
         self.0.lock().full = full;
@@ -107,7 +128,11 @@ impl Disk for SimDisk {
         Ok(())
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
-        Ok(self.0.lock().now.keys().filter(|path| path.parent() == Some(dir)).cloned().collect())
+        let files = self.0.lock();
+        let child = |path: &PathBuf| Some(dir.join(path.strip_prefix(dir).ok()?.components().next()?));
+        let mut children: Vec<PathBuf> = files.now.keys().filter_map(child).collect();
+        children.dedup();
+        Ok(children)
     }
     fn space(&self, _path: &Path) -> io::Result<Space> {
         let available_bytes = if self.0.lock().full { 0 } else { DISK_BYTES };

@@ -3,12 +3,13 @@
 //!
 //! Reading order: `seed` (all randomness), `network` (delay, loss, cuts), `disk` (what a crash leaves), `surroundings` (a node's clock,
 //! randomness, tasks), `trace`, `cluster` (nodes that start, crash and come back); then whole histories: `content` (what is written),
-//! `history` (what is asked and answered), `client` and `multipart` (who asks), `faults`, `check` and `replica` (what must hold),
+//! `history` (what is asked and answered), `client` and `multipart` (who asks), `faults`, `operator`, `check`, `replica` and `blocks` (what must hold),
 //! `workload` (all of it together).
 //!
 //! Determinism: one thread, tokio's paused clock, one seed, and no iteration order that depends on a random hasher. Run everything
 //! inside [`run`].
 
+pub mod blocks;
 pub mod check;
 pub mod client;
 pub mod cluster;
@@ -18,6 +19,7 @@ pub mod faults;
 pub mod history;
 mod multipart;
 pub mod network;
+pub mod operator;
 mod replica;
 pub mod seed;
 pub mod surroundings;

@@ -48,9 +48,22 @@ struct Net {
     nodes: BTreeMap<NodeId, Attached>,
     /// Directions that carry nothing.
     cuts: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes whose every packet, either way, takes this much longer.
+    slow: BTreeMap<NodeId, Duration>,
     /// Counts up at each change of cuts and nodes.
     changes: watch::Sender<u64>,
+    /// Calls and bytes, answers included and bodies not, by kind of message.
+    traffic: BTreeMap<&'static str, Traffic>,
     trace: Trace,
+}
+
+/// What went over the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Calls that were answered.
+    pub calls_count: u64,
+    /// Bytes of questions and answers.
+    pub bytes: u64,
 }
 
 struct Attached {
@@ -69,6 +82,11 @@ impl Net {
             delay += RESEND_DELAY;
         }
         delay
+    }
+    fn delay_between(&mut self, from: NodeId, to: NodeId) -> Duration {
+        let extra = |node: NodeId| self.slow.get(&node).copied().unwrap_or_default();
+        let extra = extra(from).max(extra(to));
+        self.packet_delay() + extra
     }
     fn tell(&self, node: NodeId, event: ConnectionEvent) {
         if let Some(attached) = self.nodes.get(&node) {
@@ -95,12 +113,34 @@ impl Network {
     /// A network with these conditions; chance comes from `seed`, calls are told to `trace`.
     pub fn new(seed: Seed, conditions: Conditions, trace: Trace) -> Network {
         let (changes, _) = watch::channel(0);
-        Network(Arc::new(Mutex::new(Net { seed, conditions, nodes: BTreeMap::new(), cuts: BTreeSet::new(), changes, trace })))
+        Network(Arc::new(Mutex::new(Net {
+            seed,
+            conditions,
+            nodes: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            changes,
+            traffic: BTreeMap::new(),
+            trace,
+        })))
+    }
+
+    /// What went over the network so far in messages whose kind begins so.
+    pub fn traffic(&self, kind_prefix: &str) -> Traffic {
+        let net = self.0.lock();
+        let of_kind = net.traffic.iter().filter(|(kind, _)| kind.starts_with(kind_prefix)).map(|(_, traffic)| *traffic);
+        of_kind
+            .fold(Traffic::default(), |sum, one| Traffic { calls_count: sum.calls_count + one.calls_count, bytes: sum.bytes + one.bytes })
     }
 
     /// Changes the conditions.
     pub fn set_conditions(&self, conditions: Conditions) {
         self.0.lock().conditions = conditions;
+    }
+
+    /// Makes every packet of a node, either way, take this much longer; zero makes it as quick as the others.
+    pub fn set_slow(&self, node: NodeId, extra: Duration) {
+        self.0.lock().slow.insert(node, extra);
     }
 
     /// Puts a node at an address.
@@ -136,12 +176,13 @@ impl Network {
     pub fn mend(&self) {
         let mut net = self.0.lock();
         net.cuts.clear();
+        net.slow.clear();
         net.changed();
     }
 
     /// Delivers a packet: waits its delay, and for a cut direction to be mended; `Err` when the connection is given up or gone.
     async fn carry(&self, from: NodeId, to: NodeId) -> Result<(), CallError> {
-        let delay = self.0.lock().packet_delay();
+        let delay = self.0.lock().delay_between(from, to);
         sleep(delay).await;
         let mut changes = self.0.lock().changes.subscribe();
         let waited = timeout_at(tokio::time::Instant::now() + IDLE_TIMEOUT, async {
@@ -187,10 +228,16 @@ impl Transport for SimTransport {
             };
             network.carry(from, to).await?;
             let Call { kind, class, deadline, trace, layout, payload, body } = call;
+            let asked_bytes = payload.len() as u64;
             let incoming = Incoming { from: caller, kind: kind.to_string(), class, deadline, trace, layout, payload, body };
             let answer = service.serve(incoming).await;
             network.carry(to, from).await?;
-            answer.map_err(CallError::Refused)
+            let answer = answer.map_err(CallError::Refused)?;
+            let mut net = network.0.lock();
+            let traffic = net.traffic.entry(kind).or_default();
+            traffic.calls_count += 1;
+            traffic.bytes += asked_bytes + answer.payload.len() as u64;
+            Ok(answer)
         };
         Box::pin(async move { timeout_at(deadline, exchange).await.unwrap_or(Err(CallError::TimedOut)) })
     }
@@ -201,7 +248,7 @@ impl Transport for SimTransport {
             let (delay, is_lost) = {
                 let mut net = network.0.lock();
                 let lost_one_in = net.conditions.lost_one_in;
-                (net.packet_delay(), net.seed.one_in(lost_one_in))
+                (net.delay_between(from, to), net.seed.one_in(lost_one_in))
             };
             sleep(delay).await;
             let service = {

@@ -1,15 +1,20 @@
 //! Looks into one replica's store: index, counters and digests must be what the rows say.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use garage_db::{Direction, Snapshot};
 use garage_model::{
-    index::{Counters, Head, counters, head_prefix},
+    index::{Counters, Head, counters, head_prefix, uploads_prefix},
+    node::Node,
     rows::{
         UPLOAD, VERSION,
         object::{VersionRow, split_slot},
-        upload::{UploadRow, UploadState},
+        upload::{UploadRow, UploadSummary},
     },
+    uploads::index::UnfinishedUpload,
 };
 use garage_table::{
     Discipline, Group, SortKey, TableId,
@@ -33,9 +38,17 @@ pub fn check(snapshot: &dyn Snapshot, group: &Group) -> Result<(), String> {
             live.insert(key.into_bytes(), row.entry);
         }
     }
-    for (_, row) in rows(snapshot, group, UPLOAD)? {
-        let state = UploadRow::from_stored(&row.content).map_err(text)?.state;
-        expected.uploads += u64::from(matches!(state, UploadState::Open | UploadState::Completing(_)));
+    let mut unfinished = BTreeMap::new();
+    for (sort_key, row) in rows(snapshot, group, UPLOAD)? {
+        let upload = UploadRow::from_stored(&row.content).map_err(text)?;
+        if let (Some(summary), Some(entry)) = (UploadSummary::of(&upload), row.entry) {
+            unfinished.insert(sort_key.0, UnfinishedUpload { entry, summary });
+        }
+    }
+    expected.uploads = unfinished.len() as u64;
+    let listed = unfinished_uploads(snapshot, group)?;
+    if listed != unfinished {
+        return Err(format!("the upload index is {listed:?}, the rows say {unfinished:?}"));
     }
     let counted = counters(snapshot, group).map_err(text)?;
     if counted != expected {
@@ -50,6 +63,18 @@ pub fn check(snapshot: &dyn Snapshot, group: &Group) -> Result<(), String> {
     // Other groups of the same ring partition count in the same total, so only a lone group can be compared.
     let is_lone = scan(snapshot, keyspaces::ROWS, &[VERSION.0, group.hash()[0]])?.len() == versions.len();
     if is_lone && sum != total { Err(format!("the digest is {total:x}, the rows sum up to {sum:x}")) } else { Ok(()) }
+}
+
+/// The totals of the digests of these partitions at a node, over all tables.
+pub async fn totals(node: &Node, partitions: BTreeSet<u8>) -> Vec<((TableId, u8), u128)> {
+    let tables: Vec<TableId> = node.store.schemas().ids().collect();
+    let read = node.db.read(move |snapshot| {
+        let places = tables.iter().flat_map(|table| partitions.iter().map(|partition| (*table, *partition)));
+        places
+            .map(|place| (place, garage_table::digest::partition_total(snapshot, place.0, place.1).expect("a simulated store can be read")))
+            .collect()
+    });
+    read.await.expect("a running node's store can be read")
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -71,6 +96,14 @@ fn heads(snapshot: &dyn Snapshot, group: &Group) -> Result<BTreeMap<Vec<u8>, Opt
         Ok((key[prefix.len()..].to_vec(), Some(Head::from_stored(&value).map_err(text)?.entry)))
     };
     scan(snapshot, keyspaces::INDEX, &prefix)?.into_iter().map(head).collect()
+}
+
+fn unfinished_uploads(snapshot: &dyn Snapshot, group: &Group) -> Result<BTreeMap<Vec<u8>, UnfinishedUpload>, String> {
+    let prefix = uploads_prefix(group);
+    let listed = |(key, value): (bytes::Bytes, bytes::Bytes)| {
+        Ok((key[prefix.len()..].to_vec(), UnfinishedUpload::from_stored(&value).map_err(text)?))
+    };
+    scan(snapshot, keyspaces::INDEX, &prefix)?.into_iter().map(listed).collect()
 }
 
 fn scan(snapshot: &dyn Snapshot, keyspace: garage_db::Keyspace, prefix: &[u8]) -> Result<Vec<(bytes::Bytes, bytes::Bytes)>, String> {

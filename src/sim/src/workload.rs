@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use crate::{
     check::violations,
@@ -11,6 +14,7 @@ use crate::{
     content::Contents,
     faults::{Faults, torment},
     history::{History, Recorded},
+    operator::Operator,
 };
 
 /// What a history is like.
@@ -24,6 +28,8 @@ pub struct WorkloadOptions {
     pub habit: Habit,
     /// What goes wrong meanwhile.
     pub faults: Faults,
+    /// Whether an operator changes the layout meanwhile, over and over.
+    pub changes_layout: bool,
     /// All nodes crash at once at the end, in the middle of requests.
     pub ends_in_darkness: bool,
     /// Whether to record the trace.
@@ -39,7 +45,15 @@ impl WorkloadOptions {
             _ => Faults::Any,
         };
         let habit = if seed % 5 < 2 { Habit::Rivalry } else { Habit::Various };
-        WorkloadOptions { clients_count: 6, requests_count: 30, habit, faults, ends_in_darkness: seed.is_multiple_of(3), traced: false }
+        WorkloadOptions {
+            clients_count: 6,
+            requests_count: 30,
+            habit,
+            faults,
+            changes_layout: false,
+            ends_in_darkness: seed.is_multiple_of(3),
+            traced: false,
+        }
     }
 }
 
@@ -55,8 +69,16 @@ pub struct Report {
 
 /// Keys that share prefixes, fold under delimiters, and are not all ASCII.
 const KEYS: [&str; 8] = ["a", "a/1", "a/2/x", "a/2/y", "b/1", "b/2", "c", "ü/ß"];
+/// Nodes that an operator who changes the layout has besides the three.
+const SPARE_COUNT: usize = 3;
 /// How long nodes have to find each other again once everything is mended.
 const SETTLING: Duration = Duration::from_secs(30);
+
+/// One seed in so many goes on for hours of virtual time, until its blocks have settled.
+const BLOCKS_CHECKED_EVERY: u64 = 60;
+/// The longest that may take: leases, questions that nobody could answer at first, the delay of deletions.
+const BLOCKS_SETTLED_AFTER: Duration = Duration::from_secs(5 * 3600);
+const BLOCKS_CHECK_PAUSE: Duration = Duration::from_secs(600);
 
 /// Runs the history of a seed.
 pub fn run_history(seed: u64, options: WorkloadOptions) -> Report {
@@ -64,7 +86,8 @@ pub fn run_history(seed: u64, options: WorkloadOptions) -> Report {
 }
 
 async fn history(seed: u64, options: WorkloadOptions) -> Report {
-    let mut cluster = Cluster::start(seed, ClusterOptions::rough()).await;
+    let spare_count = if options.changes_layout { SPARE_COUNT } else { 0 };
+    let mut cluster = Cluster::start(seed, ClusterOptions { spare_count, ..ClusterOptions::rough() }).await;
     let trace = cluster.trace().clone();
     if options.traced {
         trace.record();
@@ -84,11 +107,30 @@ async fn history(seed: u64, options: WorkloadOptions) -> Report {
         }
     }
     sleep(SETTLING).await;
-    let mut violations = read_all_everywhere(&cluster, &world).await;
+    if options.changes_layout {
+        cluster.await_moved().await;
+    }
+    let mut violations = read_all_everywhere(&world).await;
     violations.extend(check_replicas(&cluster, &world).await);
+    cluster.await_identical().await;
+    if seed.is_multiple_of(BLOCKS_CHECKED_EVERY) {
+        violations.extend(await_good_blocks(&cluster, &world).await);
+    }
     let recorded = world.history.recorded();
     violations.extend(self::violations(&recorded, &world.keys));
     Report { recorded, violations, trace: trace.lines() }
+}
+
+/// Once leases and delays have passed: every block of every live version is on each of its holders, and nothing else is anywhere.
+async fn await_good_blocks(cluster: &Cluster, world: &World) -> Vec<String> {
+    let deadline = Instant::now() + BLOCKS_SETTLED_AFTER;
+    loop {
+        let wrong = crate::blocks::check(cluster, &world.bucket, &world.keys).await;
+        if wrong.is_empty() || deadline < Instant::now() {
+            return wrong;
+        }
+        sleep(BLOCKS_CHECK_PAUSE).await;
+    }
 }
 
 /// After how long the lights go out, if they do: before the clients are done.
@@ -115,19 +157,28 @@ async fn live(cluster: &mut Cluster, world: &World, options: WorkloadOptions) {
         }
         done.send_replace(true);
     };
-    futures::future::join(working, torment(cluster, torment_seed, options.faults, lifetime(options) / 3, over)).await;
+    let operator = Operator { world: world.clone(), seed: cluster.fork_seed(60), zone_count: cluster.options().zone_count };
+    let ids = (0..cluster.count()).map(|index| cluster.id(index)).collect();
+    let changing = async {
+        if options.changes_layout {
+            operator.run(ids, over.clone()).await;
+        }
+    };
+    let tormenting = torment(cluster, torment_seed, options.faults, lifetime(options) / 3, over.clone());
+    futures::future::join3(working, tormenting, changing).await;
 }
 
 /// Once everything is up: every key has one value and its whole content, through whichever node.
-async fn read_all_everywhere(cluster: &Cluster, world: &World) -> Vec<String> {
+async fn read_all_everywhere(world: &World) -> Vec<String> {
     // What reached one replica alone, of writes that nobody was answered, shows when that replica is first asked: so everyone asks twice.
-    for (key, node) in (0..world.keys.len()).flat_map(|key| (0..cluster.count()).map(move |node| (key, node))) {
+    let members = world.nodes.members();
+    for (key, node) in (0..world.keys.len()).flat_map(|key| members.iter().map(move |node| (key, *node))) {
         world.read(node, key, false).await;
     }
     let mut wrong = Vec::new();
     for (key, name) in world.keys.iter().enumerate() {
         let mut values = Vec::new();
-        for node in 0..cluster.count() {
+        for node in members.iter().copied() {
             match world.read(node, key, false).await {
                 None => wrong.push(format!("{name:?} can't be read through node {node}, with all nodes up")),
                 Some((value, found)) => {
@@ -150,7 +201,8 @@ async fn read_all_everywhere(cluster: &Cluster, world: &World) -> Vec<String> {
 async fn check_replicas(cluster: &Cluster, world: &World) -> Vec<String> {
     let mut wrong = Vec::new();
     for node in 0..cluster.count() {
-        let groups: Vec<_> = world.bucket.groups().collect();
+        let held = garage_table::sync::held_partitions(&cluster.node(node).cluster.layout(), cluster.id(node));
+        let groups: Vec<_> = world.bucket.groups().filter(|group| held.contains(&group.hash()[0])).collect();
         let checked = cluster
             .node(node)
             .db

@@ -7,11 +7,13 @@ use futures::{StreamExt, TryStreamExt};
 use garage_model::{
     RequestContext,
     body::WholeBody,
-    listing::ListRequest,
-    objects::{BucketRef, CopySource, KeyToDelete, WriteCondition},
+    listing::{ListRequest, versions::ListVersionsRequest},
+    objects::{BucketRef, CopySource, Governance, KeyToDelete, Version, WriteCondition, versions::VersionToDelete},
+    rows::bucket::Versioning,
     uploads::{CompleteRequest, CompletedPart, NewUpload},
 };
 use garage_sim::cluster::{Cluster, ClusterOptions};
+use garage_table::message::Want;
 use tokio::time::Instant;
 
 const ONE_WAY: Duration = Duration::from_millis(50);
@@ -22,7 +24,13 @@ fn context() -> RequestContext {
 }
 
 fn body(len_bytes: usize) -> Box<WholeBody> {
-    Box::new(WholeBody::new(Bytes::from(vec![7; len_bytes])))
+    body_of("7", len_bytes)
+}
+
+/// The same bytes for the same `seed`, others for another.
+fn body_of(seed: &str, len_bytes: usize) -> Box<WholeBody> {
+    let bytes: Vec<u8> = seed.bytes().cycle().take(len_bytes).collect();
+    Box::new(WholeBody::new(bytes.into()))
 }
 
 struct Trips {
@@ -32,37 +40,48 @@ struct Trips {
 
 impl Trips {
     async fn start() -> Trips {
-        let options = ClusterOptions { block_size_bytes: MIB, ..ClusterOptions::exact(ONE_WAY) };
-        let cluster = Cluster::start(1, options).await;
+        Trips::start_with(ClusterOptions::exact(ONE_WAY)).await
+    }
+
+    async fn start_with(options: ClusterOptions) -> Trips {
+        let cluster = Cluster::start(1, ClusterOptions { block_size_bytes: MIB, ..options }).await;
         let bucket = cluster.make_bucket(0, "trips").await;
         Trips { cluster, bucket }
     }
 
-    /// Runs `request` through node 1 and checks that it took `expected` sequential round trips.
-    async fn check<T>(&self, what: &str, expected: f64, request: impl Future<Output = T>) -> T {
+    /// Runs `request`; how many sequential round trips it took, to a hundredth.
+    async fn count<T>(&self, request: impl Future<Output = T>) -> (f64, T) {
         // What earlier requests left under way must not be in the way of this one.
         tokio::time::sleep(Duration::from_secs(5)).await;
         let begun = Instant::now();
         let result = request.await;
         let trips = begun.elapsed().as_secs_f64() / (2.0 * ONE_WAY.as_secs_f64());
+        ((trips * 100.0).round() / 100.0, result)
+    }
+
+    /// Runs `request` through node 1 and checks that it took `expected` sequential round trips.
+    async fn check<T>(&self, what: &str, expected: f64, request: impl Future<Output = T>) -> T {
+        let (trips, result) = self.count(request).await;
         assert!((trips - expected).abs() < 0.05, "{what}: {trips:.2} round trips instead of {expected}");
         result
     }
 
     async fn put(&self, what: &str, key: &str, len_bytes: usize, expected: f64) {
         let (objects, always) = (&self.cluster.node(1).objects, WriteCondition::default());
-        let put = objects.put(&self.bucket, key, Default::default(), body(len_bytes), &always, context());
+        let put = objects.put(&self.bucket, key, Default::default(), body_of(key, len_bytes), &always, context());
         self.check(what, expected, put).await.unwrap();
     }
 
     async fn get(&self, what: &str, key: &str, len_bytes: usize, expected: f64) {
+        assert_eq!(self.check(what, expected, self.read_whole(key, len_bytes)).await, len_bytes);
+    }
+
+    /// Reads an object through node 1; its bytes, counted.
+    async fn read_whole(&self, key: &str, len_bytes: usize) -> usize {
         let objects = &self.cluster.node(1).objects;
-        let get = async {
-            let found = objects.get(&self.bucket, key, context()).await.unwrap().expect("it was put");
-            let pieces: Vec<Bytes> = objects.read(&found, 0..len_bytes as u64, context()).try_collect().await.unwrap();
-            pieces.iter().map(Bytes::len).sum::<usize>()
-        };
-        assert_eq!(self.check(what, expected, get).await, len_bytes);
+        let found = objects.get(&self.bucket, key, context()).await.unwrap().expect("it was put");
+        let pieces: Vec<Bytes> = objects.read(&found, 0..len_bytes as u64, context()).try_collect().await.unwrap();
+        pieces.iter().map(Bytes::len).sum()
     }
 }
 
@@ -80,6 +99,47 @@ fn every_request_keeps_to_its_round_trips() {
         check_writes_that_test(&trips).await;
         check_deletes_and_copies(&trips).await;
         check_multipart(&trips).await;
+        check_versions(&trips).await;
+    });
+}
+
+#[test]
+fn shards_and_nodes_without_a_copy_cost_no_round_trips() {
+    garage_sim::run(async {
+        // Six nodes, three copies: a bucket of several shards, and no node has a copy of everything.
+        let trips = Trips::start_with(ClusterOptions { node_count: 6, ..ClusterOptions::exact(ONE_WAY) }).await;
+        assert!(1 < trips.bucket.shard_count);
+        for index in 0..8 {
+            let (small, large) = (format!("small/{index}"), format!("large/{index}"));
+            trips.put("PUT of an inline object", &small, 1024, 1.0).await;
+            trips.put("PUT of 1 MiB", &large, MIB, 2.0).await;
+            trips.get("GET of an inline object", &small, 1024, 1.0).await;
+        }
+        let objects = &trips.cluster.node(1).objects;
+        let all = ListRequest { limit: 1000, ..ListRequest::default() };
+        let page = trips.check("LIST of all shards", 1.0, objects.list(&trips.bucket, &all, context())).await.unwrap();
+        assert_eq!(page.entries.len(), 16);
+        check_delete_many(&trips).await;
+        // A block that another node has comes with one more trip, whoever is asked.
+        let mut counts = Vec::new();
+        for index in 0..8 {
+            let trips = trips.count(trips.read_whole(&format!("large/{index}"), MIB)).await.0;
+            assert!((trips - trips.round()).abs() < 0.05, "GET of 1 MiB: {trips:.2} round trips");
+            counts.push(trips.round() as u32);
+        }
+        assert!(counts.iter().all(|count| [1, 2].contains(count)) && counts.contains(&2), "GET of 1 MiB: {counts:?}");
+    });
+}
+
+#[test]
+fn a_write_that_meets_a_newer_one_costs_two_more() {
+    garage_sim::run(async {
+        let trips = Trips::start().await;
+        trips.cluster.clock(0).set_offset_ms(40_000);
+        let (objects, always) = (&trips.cluster.node(0).objects, WriteCondition::default());
+        objects.put(&trips.bucket, "key", Default::default(), body(10), &always, context()).await.unwrap();
+        trips.put("PUT behind the clock of another node", "key", 1024, 3.0).await;
+        trips.get("GET after it", "key", 1024, 1.0).await;
     });
 }
 
@@ -96,6 +156,35 @@ async fn check_heads_and_lists(trips: &Trips) {
     trips.check("LIST with a delimiter", 1.0, objects.list(&trips.bucket, &folded, context())).await.unwrap();
 }
 
+async fn check_versions(trips: &Trips) {
+    let (objects, always) = (&trips.cluster.node(1).objects, WriteCondition::default());
+    let bucket = BucketRef { versioning: Versioning::Enabled, ..trips.bucket.clone() };
+    let mut slots = Vec::new();
+    for _ in 0..3 {
+        let put = objects.put(&bucket, "versioned", Default::default(), body(10), &always, context());
+        slots.extend(trips.check("PUT of a version", 1.0, put).await.unwrap().slot);
+    }
+    let find = objects.find_version(&bucket, "versioned", Some(slots[0]), Want::Row, context());
+    assert!(matches!(trips.check("HEAD of a version", 1.0, find).await.unwrap(), Version::Object(_)));
+    let all = ListVersionsRequest { prefix: "versioned".into(), limit: 1000, ..ListVersionsRequest::default() };
+    let page = trips.check("ListObjectVersions", 1.0, objects.list_versions(&bucket, &all, context())).await.unwrap();
+    assert_eq!(page.entries.len(), 3);
+    let target = |slot| [VersionToDelete { slot, etags: None, mark: None }];
+    let older = objects.delete_versions(&bucket, "versioned", &target(slots[0]), Governance::Obeyed, context()).await;
+    assert!(older.unwrap()[0].existed);
+    let (current, targets) = (slots[2], target(slots[1]));
+    let delete = objects.delete_versions(&bucket, "versioned", &targets, Governance::Obeyed, context());
+    trips.check("DELETE of an older version", 3.0, delete).await.unwrap();
+    let delete = objects.delete(&bucket, "versioned", &always, context());
+    trips.check("DELETE that leaves a marker", 1.0, delete).await.unwrap();
+    let hold = objects.change_version(&bucket, "versioned", Some(current), context(), |meta, _| {
+        meta.headers.lock.legal_hold = Some(true);
+        Ok(())
+    });
+    // The third reads the content, which goes along with the row.
+    trips.check("change of an older version", 4.0, hold).await.unwrap();
+}
+
 async fn check_writes_that_test(trips: &Trips) {
     let objects = &trips.cluster.node(1).objects;
     let absent = WriteCondition { absent: true, etags: None };
@@ -106,6 +195,25 @@ async fn check_writes_that_test(trips: &Trips) {
     let any = WriteCondition { absent: false, etags: Some(vec!["*".into()]) };
     let delete = objects.delete(&trips.bucket, "new", &any, context());
     trips.check("DELETE with a condition", 2.0, delete).await.unwrap();
+    check_deletes_that_test(trips).await;
+    let newest = objects.put(&trips.bucket, "split", Default::default(), body(10), &WriteCondition::default(), context()).await.unwrap();
+    let same = WriteCondition { absent: false, etags: Some(vec![newest.etag]) };
+    let put = objects.put(&trips.bucket, "split", Default::default(), body(11), &same, context());
+    trips.check("PUT if it is that very object", 2.0, put).await.unwrap();
+}
+
+async fn check_deletes_that_test(trips: &Trips) {
+    let (objects, always) = (&trips.cluster.node(1).objects, WriteCondition::default());
+    let mut keys = Vec::new();
+    for index in 0..100 {
+        let key = format!("tested/{index}");
+        let stored = objects.put(&trips.bucket, &key, Default::default(), body(10), &always, context()).await.unwrap();
+        let etags = if index % 2 == 0 { vec![stored.etag] } else { vec!["another".into()] };
+        keys.push(KeyToDelete { key, condition: WriteCondition { absent: false, etags: Some(etags) } });
+    }
+    let outcomes = trips.check("DeleteObjects with conditions", 2.0, objects.delete_many(&trips.bucket, keys, context())).await;
+    let deleted: Vec<bool> = outcomes.iter().map(Result::is_ok).collect();
+    assert_eq!(deleted, (0..100).map(|index| index % 2 == 0).collect::<Vec<_>>());
 }
 
 async fn check_deletes_and_copies(trips: &Trips) {
@@ -114,6 +222,11 @@ async fn check_deletes_and_copies(trips: &Trips) {
     let copy = objects.copy(CopySource { found: &found }, &trips.bucket, "copy", Default::default(), &always, context());
     trips.check("CopyObject, its source found", 2.0, copy).await.unwrap();
     trips.check("DELETE", 1.0, objects.delete(&trips.bucket, "copy", &always, context())).await.unwrap();
+    check_delete_many(trips).await;
+}
+
+async fn check_delete_many(trips: &Trips) {
+    let (objects, always) = (&trips.cluster.node(1).objects, WriteCondition::default());
     let keys = (0..1000).map(|index| KeyToDelete { key: format!("many/{index}"), condition: always.clone() }).collect();
     let outcomes = trips.check("DeleteObjects of 1000", 1.0, objects.delete_many(&trips.bucket, keys, context())).await;
     assert!(outcomes.iter().all(Result::is_ok) && outcomes.len() == 1000);
@@ -141,5 +254,5 @@ async fn check_multipart(trips: &Trips) {
     let objects = &trips.cluster.node(0).objects;
     let found = objects.get(bucket, "parts", context()).await.unwrap().unwrap();
     let middle: Vec<Bytes> = objects.read(&found, 5 * MIB as u64 - 3..5 * MIB as u64 + 4, context()).boxed().try_collect().await.unwrap();
-    assert_eq!(middle.concat(), vec![7; 7]);
+    assert_eq!(middle.concat(), b"7777777");
 }

@@ -26,7 +26,8 @@ use crate::{
     group::{Decision, RegisterRead, RequestContext, TableError, Tables, Updated},
     key::{Group, SortKey, TableId},
     message::{HeldRow, RANGE_ROWS_MAX, Want},
-    store::{Store, register_row_hash},
+    standing::Counts,
+    store::{RECOVERING, Store, register_row_hash},
 };
 
 /// How long a node may act on its mirror after it asked the owners.
@@ -106,8 +107,8 @@ impl Mirror {
     }
 
     /// Serves pushes to this mirror and digests of the owner's store.
-    pub fn register(&self, router: RouterBuilder, store: &Store) -> RouterBuilder {
-        let (mirror, owner, store) = (self.clone(), self.clone(), store.clone());
+    pub fn register(&self, router: RouterBuilder, store: &Store, counts: impl Fn(u8) -> Counts + Send + Sync + 'static) -> RouterBuilder {
+        let (mirror, owner, store, partition) = (self.clone(), self.clone(), store.clone(), self.group.hash()[0]);
         router
             .on_plain::<ControlPush, _>(move |_, _, push: ControlPush| {
                 let mirror = mirror.clone();
@@ -117,8 +118,13 @@ impl Mirror {
                 }
             })
             .on_plain::<ControlDigest, _>(move |_, _, _| {
-                let (owner, store) = (owner.clone(), store.clone());
-                async move { owner.owner_digest(&store).await }
+                let (owner, store, counts) = (owner.clone(), store.clone(), counts(partition));
+                async move {
+                    if counts != Counts::Yes {
+                        return Err(garage_rpc::message::refusal(RECOVERING, "this node's control rows are not refilled yet"));
+                    }
+                    owner.owner_digest(&store).await
+                }
             })
     }
 

@@ -1,12 +1,14 @@
 //! What a coordinator does with a group: reads and writes by quorum, one call a node for a whole batch.
 //!
-//! Reading order: `errors`, `drive` (carries the messages of register operations), `registers` (reads and writes of register rows),
-//! `merged` (merge rows, ranges, queries, companions).
+//! Reading order: `errors`, `drive` (carries the messages of register operations), `turns` (rivals of this node wait in line), `registers`
+//! (reads and writes of register rows), `merged` (merge rows, ranges, queries, companions), `fences` (writes that are to come too late).
 
 mod drive;
 mod errors;
+mod fences;
 mod merged;
 mod registers;
+mod turns;
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,8 +18,8 @@ use garage_util::config::ConsistencyMode;
 use tokio::time::Instant;
 
 pub use errors::TableError;
-pub use merged::{MergeRow, RangePage};
-pub use registers::{Decision, ReadRow, RegisterRead, RegisterWrite, RowTest, SharedWrite, Updated};
+pub use merged::{MergeRow, RangePage, SortKeyRange};
+pub use registers::{Decision, ReadRow, RefusedWrite, RegisterRead, RegisterWrite, RowTest, SharedWrite, Updated};
 
 use crate::{key::Group, schema::Schemas, store::Store};
 
@@ -46,6 +48,7 @@ impl RequestContext {
 pub struct Tables {
     cluster: Cluster,
     schemas: Arc<Schemas>,
+    turns: turns::Turns,
 }
 
 /// Where a group lives now.
@@ -61,11 +64,17 @@ struct Holders {
 impl Tables {
     /// Tables over a cluster whose router serves [`crate::message::GroupCall`] by `store`.
     pub fn new(cluster: Cluster, store: &Store) -> Tables {
-        Tables { cluster, schemas: Arc::new(store.schemas().clone()) }
+        Tables { cluster, schemas: Arc::new(store.schemas().clone()), turns: turns::Turns::default() }
     }
     /// The cluster.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// As [`Tables::holders`], with majorities whatever the consistency mode: for answers on which deletions rest.
+    fn majority_holders(&self, group: &Group) -> Result<Holders, TableError> {
+        let holders = self.holders(group)?;
+        Ok(Holders { sets: holders.placement.majority.clone(), ..holders })
     }
 
     fn holders(&self, group: &Group) -> Result<Holders, TableError> {

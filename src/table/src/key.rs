@@ -56,6 +56,14 @@ impl Group {
     }
 }
 
+/// The table, group and sort key that a local key was made of; `None`: it was not made by [`Group::local_key`].
+pub fn split_local_key(local_key: &[u8]) -> Option<(TableId, Group, SortKey)> {
+    let (&table, rest) = local_key.split_first()?;
+    let (partition_key, sort_key) = split_escaped(rest.get(4..)?)?;
+    let group = Group::new(partition_key);
+    (group.hash()[..4] == rest[..4]).then(|| (TableId(table), group, SortKey(sort_key.to_vec())))
+}
+
 /// Appends `part` with its zero bytes escaped, and the terminator 00 01.
 pub fn push_escaped(bytes: &mut Vec<u8>, part: &[u8]) {
     for &byte in part {
@@ -104,7 +112,7 @@ pub fn sort_key_of(local_key: &Bytes, prefix_len_bytes: usize) -> Bytes {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Group, TableId, after_prefix, push_escaped, split_escaped};
+    use super::{Group, SortKey, TableId, after_prefix, push_escaped, split_escaped, split_local_key};
 
     fn escaped(part: &[u8], rest: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -137,6 +145,19 @@ mod tests {
         #[test]
         fn damaged_escapes_are_refused_without_a_panic(bytes: Vec<u8>) {
             let _ = split_escaped(&bytes);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_local_key_gives_back_what_it_was_made_of(table: u8, part: Vec<u8>, sort: Vec<u8>, at in 0usize..5) {
+            let group = Group::new(part);
+            let mut key = group.local_key(TableId(table), &sort);
+            prop_assert_eq!(split_local_key(&key), Some((TableId(table), group, SortKey(sort))));
+            if 0 < at {
+                key[at] ^= 1;
+                prop_assert_eq!(split_local_key(&key), None);
+            }
         }
     }
 

@@ -20,6 +20,10 @@ pub const MIRROR: Keyspace = Keyspace(6);
 pub const LOCAL: Keyspace = Keyspace(7);
 /// The queue of blocks to look at.
 pub const BLOCK_QUEUE: Keyspace = Keyspace(8);
+/// References of blocks to be asked about, in order of when.
+pub const REFERENCE_DUE: Keyspace = Keyspace(9);
+/// Versions that were superseded here, whose blocks and companions can go once that is sure.
+pub const DEATHS: Keyspace = Keyspace(10);
 
 /// In the order of the numbers above.
 pub const SPECS: &[KeyspaceSpec] = &[
@@ -32,4 +36,6 @@ pub const SPECS: &[KeyspaceSpec] = &[
     KeyspaceSpec { name: "mirror", large_values: false },
     KeyspaceSpec { name: "local", large_values: false },
     KeyspaceSpec { name: "block_queue", large_values: false },
+    KeyspaceSpec { name: "reference_due", large_values: false },
+    KeyspaceSpec { name: "deaths", large_values: false },
 ];

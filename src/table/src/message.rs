@@ -5,6 +5,7 @@ use garage_rpc::{
     Access, Message, StoreMark,
     register::{self, Entry, WriteId},
 };
+use garage_util::hlc::Stamp;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -12,8 +13,10 @@ use crate::key::{GroupKey, SortKey, TableId};
 
 /// Operations in one call at the most.
 pub const GROUP_OPS_MAX: usize = 1024;
-/// Rows in one range answer at the most.
-pub const RANGE_ROWS_MAX: usize = 1000;
+/// Bytes of content in one call, unless a single operation has more; further operations go in further calls.
+pub const CALL_BYTES_MAX: usize = 4 << 20;
+/// Rows in one range answer at the most: more than a page of S3 has, and the one row after it that tells whether it is the last.
+pub const RANGE_ROWS_MAX: usize = 1024;
 /// Bytes of content in one range or companion answer, beyond which it is cut.
 pub const ANSWER_BYTES_MAX: usize = 8 << 20;
 
@@ -111,13 +114,26 @@ pub enum Op {
         /// The owner's request.
         request: ByteBuf,
     },
+    /// Refuse a write of a register from now on, or no longer.
+    Fence {
+        /// The table.
+        table: TableId,
+        /// The register.
+        key: SortKey,
+        /// The write.
+        id: WriteId,
+        /// A fresh stamp; fences that are old by it are dropped.
+        now: Stamp,
+        /// Take the fence away instead.
+        lift: bool,
+    },
 }
 
 impl Op {
     /// Whether it changes nothing at the replica.
     pub fn is_read(&self) -> bool {
         match self {
-            Op::Merge { .. } => false,
+            Op::Merge { .. } | Op::Fence { .. } => false,
             Op::Register { message, .. } => matches!(message, register::Message::Query),
             Op::Read { .. } | Op::Range { .. } | Op::Companions { .. } | Op::Query { .. } => true,
         }
@@ -138,6 +154,9 @@ pub struct HeldRow {
 pub enum OpAnswer {
     /// Merged, durable.
     Merged,
+    /// Not merged: the register that the row belongs to has promised a greater ballot, which a round on it settles; or it lacks the entry that
+    /// the row follows from, which comes by itself.
+    Guarded,
     /// To a register message.
     Register {
         /// By the rules.
@@ -160,6 +179,8 @@ pub enum OpAnswer {
     Companions(Vec<Companion>),
     /// To a query of the table's owner.
     Query(ByteBuf),
+    /// To a fence: whether the write is refused from now on; false when it is held, or the fence was lifted.
+    Fenced(bool),
 }
 
 /// The answers to a batch, in order.

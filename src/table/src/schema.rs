@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use garage_db::{EngineError, Snapshot, Transaction};
-use garage_rpc::register::{Entry, WriteId};
-use garage_util::encoding::DecodeError;
+use garage_rpc::register::{Entry, OwnWrite, WriteId};
+use garage_util::{encoding::DecodeError, hlc::Stamp};
 
-use crate::key::{Group, SortKey, TableId};
+use crate::{
+    key::{Group, SortKey, TableId},
+    message::Companion,
+};
 
 /// How the rows of a table are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +55,17 @@ pub struct RowView<'a> {
     pub content: &'a [u8],
 }
 
+/// What stands between a merge row and a replica; see [`TableSchema::guard`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Guard {
+    /// The register's table.
+    pub table: TableId,
+    /// The register.
+    pub key: SortKey,
+    /// The row's stamp, which counts as its ballot.
+    pub stamp: Stamp,
+}
+
 /// A table, as declared by the crate that owns its rows.
 pub trait TableSchema: Send + Sync {
     /// The fixed number.
@@ -64,6 +78,15 @@ pub trait TableSchema: Send + Sync {
     fn merge(&self, held: &[u8], _new: &[u8]) -> Result<Vec<u8>, DecodeError> {
         Ok(held.to_vec())
     }
+    /// The register that a row of a merge table belongs to, and the row's stamp: the row is refused while the register has promised a
+    /// greater ballot, or holds no entry of its stamp or a later one. Only called for [`Discipline::Merge`]; `None`: the row stands for itself.
+    fn guard(&self, _sort_key: &[u8], _row: &[u8]) -> Result<Option<Guard>, DecodeError> {
+        Ok(None)
+    }
+    /// The stamps of rows beside a register that have what `own` wrote to it; part of what its prepare is answered with.
+    fn kept(&self, _snapshot: &dyn Snapshot, _group: &Group, _sort_key: &[u8], _own: OwnWrite) -> Result<Vec<Stamp>, StoreError> {
+        Ok(Vec::new())
+    }
     /// Derived writes of a change, in its transaction.
     fn changed(&self, _transaction: &mut Transaction<'_>, _change: &RowChange<'_>) -> Result<(), StoreError> {
         Ok(())
@@ -71,6 +94,22 @@ pub trait TableSchema: Send + Sync {
     /// The id under which companions of this row are kept; `None`: it has none.
     fn companion_id(&self, _row: RowView<'_>) -> Option<WriteId> {
         None
+    }
+    /// The ids of further companions of the same group that this one refers to, and without which its row is not whole.
+    fn nested_companion_ids(&self, _companion: &Companion) -> Vec<WriteId> {
+        Vec::new()
+    }
+    /// When the row began to say only that nothing is there, in milliseconds since 1970; `None`: it says more, and is never collected.
+    fn tombstone_since_ms(&self, _sort_key: &[u8], _row: RowView<'_>) -> Option<u64> {
+        None
+    }
+    /// A row of this table that says only that nothing is there; `None`: it has no such rows.
+    fn tombstone(&self) -> Option<Vec<u8>> {
+        None
+    }
+    /// Whether the content of a write of this register is kept anywhere beside its row, so that the write must not be fenced.
+    fn is_held(&self, _snapshot: &dyn Snapshot, _group: &Group, _sort_key: &[u8], _id: WriteId) -> Result<bool, StoreError> {
+        Ok(false)
     }
     /// Answers a query of this table's owner over a snapshot of the replica.
     fn query(&self, _snapshot: &dyn Snapshot, _group: &Group, _request: &[u8]) -> Result<Vec<u8>, StoreError> {
@@ -99,6 +138,10 @@ impl Schemas {
             assert!(schemas.insert(id, table).is_none(), "two tables are numbered {id:?}");
         }
         Schemas(schemas)
+    }
+    /// The numbers of all tables, ascending.
+    pub fn ids(&self) -> impl Iterator<Item = TableId> + '_ {
+        self.0.keys().copied()
     }
     /// The table of a number; a request from a newer node may name one unknown here.
     pub fn get(&self, id: TableId) -> Result<&Arc<dyn TableSchema>, StoreError> {

@@ -5,7 +5,7 @@
 //! - a row changes only by the register rules or by its table's merge; there is no other way in;
 //! - whenever a row changes, its hook has run and its leaf sum is right in the same transaction.
 //!
-//! Not here: who may call (`garage_rpc`), quorums (`group`).
+//! Not here: who may call (`garage_rpc`), quorums (`group`), rows that come from other replicas (`sync`).
 
 use std::ops::Bound;
 
@@ -14,18 +14,22 @@ use garage_db::{Committed, Db, DbError, EngineError, Snapshot, TransactError, Tr
 use garage_net::Refusal;
 use garage_rpc::{
     Cluster, RouterBuilder, StoreMark,
-    register::{self, ApplyAnswer, Entry, RegisterSide, WriteId},
+    register::{self, ApplyAnswer, Entry, PrepareAnswer, RegisterSide, WriteId},
 };
-use garage_util::encoding::{DecodeError, Stored};
+use garage_util::{
+    encoding::{DecodeError, Stored},
+    hlc::Stamp,
+};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::{
-    digest::{self, RowHash},
+    digest::{self, KeyHash, RowHash},
     key::{Group, SortKey, TableId, sort_key_of},
     keyspaces,
     message::{ANSWER_BYTES_MAX, Companion, GROUP_OPS_MAX, GroupAnswer, GroupCall, HeldRow, Op, OpAnswer, RANGE_ROWS_MAX, Want},
-    schema::{Discipline, RowChange, RowView, Schemas, StoreError, canonical},
+    schema::{Discipline, RowChange, RowView, Schemas, StoreError, TableSchema, canonical},
+    standing::{Counts, Standing},
 };
 
 /// A register row as stored.
@@ -63,16 +67,40 @@ impl Store {
         StoreMark { store_id: self.db.store_id(), commit_number: self.db.commit_number() }
     }
 
-    /// Serves batches, from coordinators that act on a layout no older than this node's.
-    pub fn register(&self, router: RouterBuilder, cluster: Cluster) -> RouterBuilder {
+    /// Serves batches, from coordinators that act on a layout no older than this node's; where this node's answers do not count, it says so.
+    pub fn register(&self, router: RouterBuilder, cluster: Cluster, standing: Standing) -> RouterBuilder {
         let store = self.clone();
         router.on_plain::<GroupCall, _>(move |_, context, call| {
-            let (store, checked) = (store.clone(), cluster.check_layout_mark(&context.layout));
+            // Held until the answer: this node does not say that it is done with a layout while it still serves a call that follows it.
+            let in_use = cluster.layout_in_use();
+            let checked = cluster.check_layout_mark(&context.layout);
+            let counts = standing.counts(&cluster, Group::new(call.group.0.clone()).hash()[0]);
+            let store = store.clone();
             async move {
                 checked?;
-                store.serve(call).await
+                let answer = match counts {
+                    Counts::Yes => store.serve(call).await,
+                    Counts::Keeps | Counts::Refuses => Err(store.serve_uncounted(call, counts).await),
+                };
+                drop(in_use);
+                answer
             }
         })
+    }
+
+    /// Keeps of a batch what may be kept while this node's answers do not count, and refuses.
+    async fn serve_uncounted(&self, mut call: GroupCall, counts: Counts) -> Refusal {
+        call.ops.retain(|op| match op {
+            Op::Merge { .. } => true,
+            Op::Register { message: register::Message::Apply { .. }, .. } => counts == Counts::Keeps,
+            _ => false,
+        });
+        if !call.ops.is_empty()
+            && let Err(error) = self.serve(call).await
+        {
+            return error;
+        }
+        refusal(RECOVERING, "this node lost its store and is not refilled yet: its answers do not count".to_string())
     }
 
     /// Carries out a batch; writes are durable when this returns.
@@ -95,6 +123,8 @@ impl Store {
     }
 }
 
+/// Refusal code: the node's answers do not count yet.
+pub const RECOVERING: &str = "Recovering";
 /// Refusal code: the node's store is full.
 pub const STORAGE_FULL: &str = "StorageFull";
 
@@ -128,14 +158,10 @@ fn read_all(schemas: &Schemas, snapshot: &dyn Snapshot, group: &Group, ops: &[Op
 fn read_one(schemas: &Schemas, snapshot: &dyn Snapshot, group: &Group, op: &Op) -> Result<OpAnswer, StoreError> {
     match op {
         Op::Register { table, key, want, .. } => {
-            schemas.of_kind(*table, Discipline::Register)?;
+            let schema = schemas.of_kind(*table, Discipline::Register)?;
             let held = snapshot.get(keyspaces::ROWS, &group.local_key(*table, &key.0))?;
             let row = held.map(|bytes| RegisterRow::from_stored(&bytes)).transpose()?;
-            let companions = match (&row, want) {
-                (None, _) | (_, Want::Row) => Vec::new(),
-                (Some(row), Want::First) => companions(snapshot, group, row.entry.id, 0, 1)?,
-                (Some(row), Want::All) => companions(snapshot, group, row.entry.id, 0, u32::MAX)?,
-            };
+            let companions = row.as_ref().map_or(Ok(Vec::new()), |row| wanted_companions(&**schema, snapshot, group, row, *want))?;
             let entry = row.as_ref().map(|row| row.entry);
             Ok(OpAnswer::Register { answer: register::Answer::Row(entry), row: row.map(HeldRow::from), companions })
         }
@@ -147,7 +173,7 @@ fn read_one(schemas: &Schemas, snapshot: &dyn Snapshot, group: &Group, op: &Op) 
         Op::Range { table, from, to, limit } => range(schemas, snapshot, group, *table, from, to.as_ref(), *limit),
         Op::Companions { id, from_chunk, limit } => Ok(OpAnswer::Companions(companions(snapshot, group, *id, *from_chunk, *limit)?)),
         Op::Query { table, request } => Ok(OpAnswer::Query(ByteBuf::from(schemas.get(*table)?.query(snapshot, group, request)?))),
-        Op::Merge { .. } => Err(StoreError::BadRequest("a write among reads".to_string())),
+        Op::Merge { .. } | Op::Fence { .. } => Err(StoreError::BadRequest("a write among reads".to_string())),
     }
 }
 
@@ -196,6 +222,12 @@ fn range(
     Ok(OpAnswer::Rows { rows, truncated: false })
 }
 
+/// The register row under a sort key, as this replica holds it.
+pub fn register_row(snapshot: &dyn Snapshot, group: &Group, table: TableId, sort_key: &[u8]) -> Result<Option<HeldRow>, StoreError> {
+    let held = snapshot.get(keyspaces::ROWS, &group.local_key(table, sort_key))?;
+    Ok(held.map(|bytes| RegisterRow::from_stored(&bytes)).transpose()?.map(HeldRow::from))
+}
+
 /// Companions belong to a group and an id, whatever the table of the row.
 fn companion_prefix(group: &Group, id: WriteId) -> Vec<u8> {
     let mut key = group.prefix(TableId(0));
@@ -203,7 +235,30 @@ fn companion_prefix(group: &Group, id: WriteId) -> Vec<u8> {
     key
 }
 
-fn companions(snapshot: &dyn Snapshot, group: &Group, id: WriteId, from_chunk: u32, limit: u32) -> Result<Vec<Companion>, StoreError> {
+fn wanted_companions(
+    schema: &dyn TableSchema,
+    snapshot: &dyn Snapshot,
+    group: &Group,
+    row: &RegisterRow,
+    want: Want,
+) -> Result<Vec<Companion>, StoreError> {
+    let limit = match want {
+        Want::Row => return Ok(Vec::new()),
+        Want::First => 1,
+        Want::All => u32::MAX,
+    };
+    let id = schema.companion_id(RowView { entry: Some(row.entry), content: &row.content });
+    companions(snapshot, group, id.unwrap_or(row.entry.id), 0, limit)
+}
+
+/// The companions of one id in order of their chunks, at most [`ANSWER_BYTES_MAX`] and one more.
+pub(crate) fn companions(
+    snapshot: &dyn Snapshot,
+    group: &Group,
+    id: WriteId,
+    from_chunk: u32,
+    limit: u32,
+) -> Result<Vec<Companion>, StoreError> {
     let prefix = companion_prefix(group, id);
     let start = [&prefix[..], &from_chunk.to_be_bytes()].concat();
     let end = [&prefix[..], &u32::MAX.to_be_bytes()].concat();
@@ -221,6 +276,20 @@ fn companions(snapshot: &dyn Snapshot, group: &Group, id: WriteId, from_chunk: u
     Ok(found)
 }
 
+/// All companions of an id that this replica has, in order of their chunks.
+pub fn companions_of(snapshot: &dyn Snapshot, group: &Group, id: WriteId) -> Result<Vec<Companion>, StoreError> {
+    companions(snapshot, group, id, 0, u32::MAX)
+}
+
+/// Removes all companions of an id: its row is gone from this replica for good.
+pub fn drop_companions(transaction: &mut Transaction<'_>, group: &Group, id: WriteId) -> Result<(), StoreError> {
+    let prefix = companion_prefix(group, id);
+    let keys = transaction.prefix(keyspaces::COMPANIONS, &prefix, garage_db::Direction::Forward).map(|item| item.map(|(key, _)| key));
+    let keys: Vec<Bytes> = keys.collect::<Result<_, _>>()?;
+    keys.into_iter().for_each(|key| transaction.delete(keyspaces::COMPANIONS, key));
+    Ok(())
+}
+
 fn apply_all(schemas: &Schemas, transaction: &mut Transaction<'_>, group: &Group, ops: Vec<Op>) -> Result<Vec<OpAnswer>, StoreError> {
     ops.into_iter().map(|op| apply_one(schemas, transaction, group, op)).collect()
 }
@@ -229,18 +298,51 @@ fn apply_all(schemas: &Schemas, transaction: &mut Transaction<'_>, group: &Group
 pub fn apply_one(schemas: &Schemas, transaction: &mut Transaction<'_>, group: &Group, op: Op) -> Result<OpAnswer, StoreError> {
     match op {
         Op::Merge { table, key, row, companions } => {
-            merge(schemas, transaction, group, table, &key, &row)?;
+            let schema = schemas.of_kind(table, Discipline::Merge)?;
+            if is_guarded(&**schema, transaction, group, &key, &row)? {
+                return Ok(OpAnswer::Guarded);
+            }
+            merge_row(&**schema, transaction, group, &key, &row)?;
             put_companions(transaction, group, companions)?;
             Ok(OpAnswer::Merged)
         }
         Op::Register { table, key, message, content, companions, want } if !matches!(message, register::Message::Query) => {
-            register(schemas, transaction, group, RegisterOp { table, key, message, content, companions, want })
+            register(schemas, transaction, group, Origin::Coordinator, RegisterOp { table, key, message, content, companions, want })
+        }
+        Op::Fence { table, key, id, now, lift } => {
+            let is_held = schemas.of_kind(table, Discipline::Register)?.is_held(transaction, group, &key.0, id)?;
+            fence(transaction, &group.local_key(table, &key.0), id, now, lift || is_held)
         }
         read => read_one(schemas, transaction, group, &read),
     }
 }
 
-fn put_companions(transaction: &mut Transaction<'_>, group: &Group, companions: Vec<Companion>) -> Result<(), StoreError> {
+fn fence(transaction: &mut Transaction<'_>, local_key: &[u8], id: WriteId, now: Stamp, lift: bool) -> Result<OpAnswer, StoreError> {
+    let row = transaction.get(keyspaces::ROWS, local_key)?.map(|bytes| RegisterRow::from_stored(&bytes)).transpose()?;
+    let mut side = match transaction.get(keyspaces::REGISTER, local_key)? {
+        Some(bytes) => RegisterSide::from_stored(&bytes)?,
+        None => RegisterSide::default(),
+    };
+    let horizon_ms = now.millis().saturating_sub(FENCE_LIFE.as_millis() as u64);
+    side.forget_fences_below(Stamp::from_parts(horizon_ms << 16, 0, false));
+    let is_fenced = if lift {
+        side.lift_fence(id);
+        false
+    } else {
+        side.fence(row.map(|row| row.entry), id, now)
+    };
+    if side.is_empty() {
+        transaction.delete(keyspaces::REGISTER, local_key.to_vec());
+    } else {
+        transaction.put(keyspaces::REGISTER, local_key.to_vec(), side.to_stored());
+    }
+    Ok(OpAnswer::Fenced(is_fenced))
+}
+
+/// How long a fence is kept: longer than any request may take from its first block to its row, twice over.
+pub const FENCE_LIFE: std::time::Duration = std::time::Duration::from_secs(50 * 3600);
+
+pub(crate) fn put_companions(transaction: &mut Transaction<'_>, group: &Group, companions: Vec<Companion>) -> Result<(), StoreError> {
     for companion in companions {
         let key = [&companion_prefix(group, companion.id)[..], &companion.chunk.to_be_bytes()].concat();
         transaction.put(keyspaces::COMPANIONS, key, companion.content.into_vec());
@@ -248,15 +350,34 @@ fn put_companions(transaction: &mut Transaction<'_>, group: &Group, companions: 
     Ok(())
 }
 
-fn merge(
-    schemas: &Schemas,
-    transaction: &mut Transaction<'_>,
+pub(crate) fn is_guarded(
+    schema: &dyn TableSchema,
+    transaction: &Transaction<'_>,
     group: &Group,
-    table: TableId,
     key: &SortKey,
     new: &[u8],
-) -> Result<(), StoreError> {
-    let schema = schemas.of_kind(table, Discipline::Merge)?;
+) -> Result<bool, StoreError> {
+    let Some(guard) = schema.guard(&key.0, new)? else { return Ok(false) };
+    let side = transaction.get(keyspaces::REGISTER, &group.local_key(guard.table, &guard.key.0))?;
+    let side = side.map(|bytes| RegisterSide::from_stored(&bytes)).transpose()?;
+    if side.is_some_and(|side| guard.stamp < side.promise()) {
+        return Ok(true);
+    }
+    // What follows from an entry is not taken before the entry itself: it would take effect in part.
+    let held = register_row(transaction, group, guard.table, &guard.key.0)?.and_then(|row| row.entry);
+    Ok(held.is_none_or(|entry| entry.stamp < guard.stamp))
+}
+
+/// Merges a row of a merge table inside a transaction, with its digest and hooks; what is held afterwards. No guard is asked: for hooks,
+/// whose rows follow from what was accepted.
+pub fn merge_row(
+    schema: &dyn TableSchema,
+    transaction: &mut Transaction<'_>,
+    group: &Group,
+    key: &SortKey,
+    new: &[u8],
+) -> Result<Vec<u8>, StoreError> {
+    let table = schema.id();
     let local_key = group.local_key(table, &key.0);
     let held = transaction.get(keyspaces::ROWS, &local_key)?;
     let merged = match &held {
@@ -264,7 +385,7 @@ fn merge(
         None => schema.merge(new, new)?,
     };
     if held.as_deref() == Some(&merged[..]) {
-        return Ok(());
+        return Ok(merged);
     }
     let old_hash = held.as_deref().map(|held| RowHash::of(&local_key, &[canonical(held)]));
     let new_hash = RowHash::of(&local_key, &[canonical(&merged)]);
@@ -276,30 +397,169 @@ fn merge(
         new: RowView { entry: None, content: &merged },
     };
     schema.changed(transaction, &change)?;
-    transaction.put(keyspaces::ROWS, local_key, merged);
+    queue_tombstone(schema, transaction, &change, &local_key);
+    transaction.put(keyspaces::ROWS, local_key, merged.clone());
+    Ok(merged)
+}
+
+pub(crate) struct RegisterOp {
+    pub table: TableId,
+    pub key: SortKey,
+    pub message: register::Message,
+    pub content: Option<ByteBuf>,
+    pub companions: Vec<Companion>,
+    pub want: Want,
+}
+
+/// Who sends a register message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// A coordinator: where no row is held, the floor of dropped tombstones stands in for one.
+    Coordinator,
+    /// Another replica, with a row that it holds: older than the floor, perhaps, and nevertheless missing here.
+    Replica,
+}
+
+/// The key of what is known of a partition as a whole.
+fn floor_key(table: TableId, partition: u8) -> [u8; 2] {
+    [table.0, partition]
+}
+
+fn read_floor(snapshot: &dyn Snapshot, table: TableId, partition: u8) -> Result<Floor, StoreError> {
+    let bytes = snapshot.get(keyspaces::REGISTER, &floor_key(table, partition))?;
+    Ok(bytes.map(|bytes| Floor::from_stored(&bytes)).transpose()?.unwrap_or_default())
+}
+
+fn change_floor(
+    transaction: &mut Transaction<'_>,
+    table: TableId,
+    partition: u8,
+    change: impl FnOnce(&mut Floor),
+) -> Result<(), StoreError> {
+    let before = read_floor(transaction, table, partition)?;
+    let mut floor = before;
+    change(&mut floor);
+    if floor != before {
+        transaction.put(keyspaces::REGISTER, floor_key(table, partition).to_vec(), floor.to_stored());
+    }
     Ok(())
 }
 
-struct RegisterOp {
-    table: TableId,
-    key: SortKey,
-    message: register::Message,
-    content: Option<ByteBuf>,
-    companions: Vec<Companion>,
-    want: Want,
+/// The greatest stamp of a tombstone that was dropped from a partition here.
+pub(crate) fn partition_floor(snapshot: &dyn Snapshot, table: TableId, partition: u8) -> Result<Stamp, StoreError> {
+    Ok(read_floor(snapshot, table, partition)?.stamp)
 }
 
-fn register(schemas: &Schemas, transaction: &mut Transaction<'_>, group: &Group, op: RegisterOp) -> Result<OpAnswer, StoreError> {
+/// Raises it.
+pub(crate) fn raise_partition_floor(
+    transaction: &mut Transaction<'_>,
+    table: TableId,
+    partition: u8,
+    stamp: Stamp,
+) -> Result<(), StoreError> {
+    change_floor(transaction, table, partition, |floor| floor.stamp = floor.stamp.max(stamp))
+}
+
+/// Notes that promises and trails below `horizon` were forgotten in a partition.
+pub(crate) fn raise_forgotten(transaction: &mut Transaction<'_>, table: TableId, partition: u8, horizon: Stamp) -> Result<(), StoreError> {
+    change_floor(transaction, table, partition, |floor| floor.forgotten = floor.forgotten.max(horizon))
+}
+
+/// The moment below which promises and trails may have been forgotten in a partition.
+pub(crate) fn partition_forgotten(snapshot: &dyn Snapshot, table: TableId, partition: u8) -> Result<Stamp, StoreError> {
+    Ok(read_floor(snapshot, table, partition)?.forgotten)
+}
+
+/// Before the tombstones of a table and partition that wait for being dropped.
+pub(crate) fn tombstone_queue_prefix(table: TableId, partition: u8) -> Vec<u8> {
+    [b"tombstone".as_slice(), &[table.0, partition]].concat()
+}
+
+/// Where a tombstone waits for being dropped: in order of age.
+pub(crate) fn tombstone_queue_key(table: TableId, partition: u8, since_ms: u64, key_hash: KeyHash) -> Vec<u8> {
+    let mut key = tombstone_queue_prefix(table, partition);
+    key.extend_from_slice(&since_ms.to_be_bytes());
+    key.extend_from_slice(&key_hash.0);
+    key
+}
+
+/// Keeps the queue of tombstones in step with a row.
+fn queue_tombstone(schema: &dyn TableSchema, transaction: &mut Transaction<'_>, change: &RowChange<'_>, local_key: &[u8]) {
+    let (table, partition) = (schema.id(), change.group.hash()[0]);
+    let queue_key = |since_ms: u64| tombstone_queue_key(table, partition, since_ms, KeyHash::of(local_key));
+    let before = change.old.and_then(|old| schema.tombstone_since_ms(change.sort_key, old));
+    let after = schema.tombstone_since_ms(change.sort_key, change.new);
+    if before == after {
+        return;
+    }
+    if let Some(since_ms) = before {
+        transaction.delete(keyspaces::LOCAL, queue_key(since_ms));
+    }
+    if let Some(since_ms) = after {
+        transaction.put(keyspaces::LOCAL, queue_key(since_ms), Vec::new());
+    }
+}
+
+/// The stored form of what is kept beside a register.
+pub(crate) fn stored_side(side: &RegisterSide) -> Vec<u8> {
+    side.to_stored()
+}
+
+/// The stamp of the register row under a local key; [`Stamp::ZERO`]: there is none.
+pub(crate) fn held_stamp(snapshot: &dyn Snapshot, local_key: &[u8]) -> Result<Stamp, StoreError> {
+    let row = snapshot.get(keyspaces::ROWS, local_key)?.map(|bytes| RegisterRow::from_stored(&bytes)).transpose()?;
+    Ok(row.map_or(Stamp::ZERO, |row| row.entry.stamp))
+}
+
+/// What is kept beside a register, from its stored form.
+pub(crate) fn side_of(bytes: &[u8]) -> Result<RegisterSide, DecodeError> {
+    RegisterSide::from_stored(bytes)
+}
+
+/// What is kept beside a register.
+pub(crate) fn read_side(snapshot: &dyn Snapshot, local_key: &[u8]) -> Result<RegisterSide, StoreError> {
+    let bytes = snapshot.get(keyspaces::REGISTER, local_key)?;
+    Ok(bytes.map(|bytes| side_of(&bytes)).transpose()?.unwrap_or_default())
+}
+
+/// What is known of a partition of a table as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Floor {
+    /// The greatest stamp of a tombstone that was dropped.
+    stamp: Stamp,
+    /// Below this, promises and trails may have been forgotten.
+    #[serde(default)]
+    forgotten: Stamp,
+}
+impl Stored for Floor {
+    const WHAT: &'static str = "floor of dropped tombstones";
+}
+
+pub(crate) fn register(
+    schemas: &Schemas,
+    transaction: &mut Transaction<'_>,
+    group: &Group,
+    origin: Origin,
+    op: RegisterOp,
+) -> Result<OpAnswer, StoreError> {
     let schema = schemas.of_kind(op.table, Discipline::Register)?.clone();
     let local_key = group.local_key(op.table, &op.key.0);
     let held = transaction.get(keyspaces::ROWS, &local_key)?.map(|bytes| RegisterRow::from_stored(&bytes)).transpose()?;
-    let mut side = match transaction.get(keyspaces::REGISTER, &local_key)? {
-        Some(bytes) => RegisterSide::from_stored(&bytes)?,
-        None => RegisterSide::default(),
-    };
+    let mut side = read_side(transaction, &local_key)?;
+    if held.is_none() && origin == Origin::Coordinator {
+        let floor = partition_floor(transaction, op.table, group.hash()[0])?;
+        side.take_over(floor, floor);
+    }
     let side_before = side.clone();
     let entry = held.as_ref().map(|row| row.entry);
-    let (answer, taken) = side.serve(entry, &op.message);
+    let (mut answer, taken) = side.serve(entry, &op.message);
+    if let (register::Answer::Prepare(PrepareAnswer::Promised { complete, kept, .. }), register::Message::Prepare { own: Some(own), .. }) =
+        (&mut answer, &op.message)
+    {
+        // A write that others take over long after it began asks about what may have been forgotten since.
+        *complete &= partition_forgotten(transaction, op.table, group.hash()[0])? <= own.first;
+        *kept = schema.kept(transaction, group, &op.key.0, *own)?;
+    }
     if side != side_before {
         transaction.put(keyspaces::REGISTER, local_key.clone(), side.to_stored());
     }
@@ -307,16 +567,15 @@ fn register(schemas: &Schemas, transaction: &mut Transaction<'_>, group: &Group,
     if let Some(taken) = taken {
         let content = op.content.ok_or_else(|| StoreError::BadRequest("an apply without the row's content".to_string()))?;
         let new = RegisterRow { entry: taken, content };
-        replace_row(&schema, transaction, group, &op.key, &local_key, row.as_ref(), &new)?;
+        replace_row(&*schema, transaction, group, &op.key, &local_key, row.as_ref(), &new)?;
         row = Some(new);
     }
     let own = matches!(answer, register::Answer::Apply(ApplyAnswer::Stored | ApplyAnswer::AlreadyHeld));
     if own {
         put_companions(transaction, group, op.companions)?;
     }
-    let wanted = match (&row, op.want, own) {
-        (Some(row), Want::First, false) => companions(transaction, group, row.entry.id, 0, 1)?,
-        (Some(row), Want::All, false) => companions(transaction, group, row.entry.id, 0, u32::MAX)?,
+    let wanted = match (&row, own) {
+        (Some(row), false) => wanted_companions(&*schema, transaction, group, row, op.want)?,
         _ => Vec::new(),
     };
     let row = if own { None } else { row.map(HeldRow::from) };
@@ -334,7 +593,7 @@ fn register_hash(local_key: &[u8], row: &RegisterRow) -> RowHash {
 }
 
 fn replace_row(
-    schema: &std::sync::Arc<dyn crate::schema::TableSchema>,
+    schema: &dyn TableSchema,
     transaction: &mut Transaction<'_>,
     group: &Group,
     key: &SortKey,
@@ -350,7 +609,8 @@ fn replace_row(
         old: old.map(|row| RowView { entry: Some(row.entry), content: &row.content }),
         new: RowView { entry: Some(new.entry), content: &new.content },
     };
-    schema.changed(transaction, &change)?;
+    // The row first: a hook that merges rows of other tables sees what will be there.
     transaction.put(keyspaces::ROWS, local_key.to_vec(), new.to_stored());
-    Ok(())
+    queue_tombstone(schema, transaction, &change, local_key);
+    schema.changed(transaction, &change)
 }

@@ -1,6 +1,6 @@
-//! What every crate needs and no crate owns: ids, hybrid time, the runtime seams (clock, randomness, tasks, disk), encodings, config.
+//! What every crate needs and no crate owns: ids, hybrid time, the runtime seams (clock, randomness, tasks, disk), encodings, config, background workers.
 //!
-//! Reading order: `runtime` (how code reaches the outside world), `hlc` (stamps), `id`, `encoding`, `disk`, `config`.
+//! Reading order: `runtime` (how code reaches the outside world), `hlc` (stamps), `id`, `encoding`, `disk`, `config`, `workers`.
 //! This crate knows no word of the domain: no node, bucket or block.
 
 pub mod config;
@@ -9,3 +9,4 @@ pub mod encoding;
 pub mod hlc;
 pub mod id;
 pub mod runtime;
+pub mod workers;

@@ -9,8 +9,8 @@ use crate::{
         BucketKeyChange, BucketSearch, BucketUpdate, ById, CleanedUploads, CleanupUploads, ClusterHealth, ClusterStatistics, ClusterStatus,
         ConnectResult, Id, Key, KeyImport, KeyItem, KeySearch, KeyUpdate, LaunchRepair, Layout, LayoutApply, LayoutHistory, LayoutPreview,
         LayoutUpdate, NewAdminToken, NoParameters, NodeAnswers, NodeInfo, NodeStatistics, ObjectInspection, ObjectName, OnNode, Page,
-        PurgeResult, RetriedBlocks, RetryBlocks, SkipDeadNodes, SkippedNodes, TokenSearch, Variable, VariableName, Variables, Worker,
-        WorkerFilter, WorkerNumber,
+        PurgeResult, RecoverLayout, RecoveredLayout, RetriedBlocks, RetryBlocks, SkipDeadNodes, SkippedNodes, TokenSearch, Variable,
+        VariableName, Variables, Worker, WorkerFilter, WorkerNumber,
     },
 };
 
@@ -120,7 +120,7 @@ macro_rules! endpoints {
         /// Decodes and encodes a request of the named endpoint, for tests over the whole table.
         pub(crate) fn read_back_request(name: &str, payload: serde_json::Value) -> Option<Result<serde_json::Value, AdminError>> {
             match name {
-                $(stringify!($name) => Some(decode_request::<$name>(payload).map(|request| serde_json::to_value(request).unwrap())),)+
+                $(stringify!($name) => Some(decode_request::<$name>(payload).map(|request| serde_json::to_value(request).expect("what was decoded encodes"))),)+
                 _ => None,
             }
         }
@@ -130,7 +130,7 @@ macro_rules! endpoints {
         pub(crate) fn read_back_response(name: &str, answer: serde_json::Value) -> Option<serde_json::Result<serde_json::Value>> {
             match name {
                 $(stringify!($name) => Some(
-                    serde_json::from_value::<<$name as Endpoint>::Response>(answer).map(|answer| serde_json::to_value(answer).unwrap())
+                    serde_json::from_value::<<$name as Endpoint>::Response>(answer).map(|answer| serde_json::to_value(answer).expect("what was decoded encodes"))
                 ),)+
                 _ => None,
             }
@@ -173,6 +173,8 @@ endpoints! {
     Post ApplyClusterLayout [] Body: ApplyVersion => LayoutApply;
     /// Drops what is staged.
     Post RevertClusterLayout [] Parameters: NoParameters => Layout;
+    /// Tells what is left after a loss, and goes on with that by force if the loss is accepted.
+    Post RecoverClusterLayout [] Body: RecoverLayout => RecoveredLayout;
     /// Stops waiting for dead nodes of older layout versions.
     Post ClusterLayoutSkipDeadNodes [] Body: SkipDeadNodes => SkippedNodes;
 

@@ -24,3 +24,5 @@ pub const LOOKUPS_AT_ONCE: usize = 16;
 pub const COUNTED_UPLOADS_MAX: usize = 1_000;
 /// Uploads that a clean-up reads at once.
 pub const CLEANUP_PAGE_UPLOADS: usize = 1_000;
+/// Blocks that `ListBlockErrors` lists at the most.
+pub const BLOCK_ERRORS_MAX: usize = 10_000;

@@ -91,6 +91,16 @@ impl ReadConditions {
     }
 }
 
+/// Refuses dates that are none in the conditions of a read. Errors: 400 `InvalidRequest`.
+pub fn check_dates(headers: &HeaderMap) -> Result<(), S3Error> {
+    for name in [header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE] {
+        if headers.contains_key(&name) && date(headers, &name).is_none() {
+            return Err(S3Error::invalid_request(format!("The header {name} holds no HTTP date")));
+        }
+    }
+    Ok(())
+}
+
 /// Whether a `Range` header is to be honoured: true without `If-Range`, else only if its ETag (strong) or its exact date is the stored one.
 pub fn if_range_holds(headers: &HeaderMap, stored: Validators<'_>) -> bool {
     let Some(value) = headers.get(header::IF_RANGE) else { return true };

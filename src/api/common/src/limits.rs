@@ -18,6 +18,8 @@ pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const BODY_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Open connections of one listener, some 12 KB each. More: one that waits without a request is closed for the new one; if all work, the new one waits.
 pub const CONNECTION_COUNT_MAX: usize = 8192;
+/// How often certificate files are looked at for changes.
+pub const TLS_FILES_CHECK_PERIOD: Duration = Duration::from_secs(5);
 /// Connections the kernel holds for us before they are accepted.
 pub const LISTEN_BACKLOG_COUNT: u32 = 4096;
 /// Concurrent requests on one HTTP/2 connection.
@@ -33,6 +35,10 @@ pub const KEY_MAX_BYTES: usize = 1024;
 pub const CHUNK_LINE_MAX_BYTES: usize = 16 * 1024;
 /// Bytes of all trailers of an aws-chunked body.
 pub const TRAILERS_MAX_BYTES: usize = 16 * 1024;
+/// Bytes of a browser form before the content of its file. More: 400 `MaxPostPreDataLengthExceededError`.
+pub const FORM_FIELDS_MAX_BYTES: usize = 20 * 1024;
+/// Bytes of a form's boundary (RFC 2046 has 70). More: 400 `MalformedPOSTRequest`.
+pub const FORM_BOUNDARY_MAX_BYTES: usize = 200;
 /// Bytes gathered before they are hashed off the async workers; a smaller body is hashed where it is read.
 pub const HASH_BATCH_BYTES: usize = 64 * 1024;
 /// Bytes handed on but not yet hashed; at this mark the body waits for the hashing.
@@ -40,6 +46,10 @@ pub const HASH_BACKLOG_MAX_BYTES: usize = 1024 * 1024;
 
 /// Bytes of an XML request body, unless its operation has a bound of its own.
 pub const XML_BODY_MAX_BYTES: usize = 1024 * 1024;
+/// Elements of an XML request body: 10,000 parts with all that S3 has for each fit thrice. More: 400 `MalformedXML`.
+pub const XML_ELEMENTS_MAX: usize = 200_000;
+/// Attributes of one element of an XML request body. More: 400 `MalformedXML`.
+pub const XML_ATTRIBUTES_MAX: usize = 32;
 /// Nested elements of an XML request body.
 pub const XML_DEPTH_MAX: usize = 16;
 

@@ -10,7 +10,7 @@ use quick_xml::{Reader, XmlVersion, events::Event};
 
 use crate::{
     error::{ErrorCode, S3Error},
-    limits::XML_DEPTH_MAX,
+    limits::{XML_ATTRIBUTES_MAX, XML_DEPTH_MAX, XML_ELEMENTS_MAX},
 };
 
 /// The namespace of S3 documents.
@@ -173,7 +173,7 @@ pub fn malformed() -> S3Error {
 /// Reads a document whose root must be one of `roots` (any namespace, any prefix).
 ///
 /// Errors: `MissingRequestBodyError` for an empty (or blank) body, `MalformedXML` for everything else that is wrong: not UTF-8, not well-formed, a
-/// DTD, an unknown entity, nested deeper than `XML_DEPTH_MAX`, another root. The size is bounded by whoever read the body.
+/// DTD, an unknown entity, nested deeper than `XML_DEPTH_MAX`, more than `XML_ELEMENTS_MAX` elements, another root. The size is bounded by whoever read the body.
 pub fn parse(body: &[u8], roots: &[&str]) -> Result<Element, S3Error> {
     let root = parse_any(body)?;
     if roots.contains(&root.name.as_str()) { Ok(root) } else { Err(malformed()) }
@@ -202,6 +202,7 @@ pub fn parse_any(body: &[u8]) -> Result<Element, S3Error> {
 struct TreeBuilder {
     open: Vec<Element>,
     root: Option<Element>,
+    elements_count: usize,
 }
 
 impl TreeBuilder {
@@ -228,9 +229,10 @@ impl TreeBuilder {
     }
     fn push(&mut self, element: Element) -> Result<(), S3Error> {
         // Only one root, and never deeper than any S3 document is.
-        if self.root.is_some() || self.open.len() >= XML_DEPTH_MAX {
+        if self.root.is_some() || self.open.len() >= XML_DEPTH_MAX || self.elements_count >= XML_ELEMENTS_MAX {
             return Err(malformed());
         }
+        self.elements_count += 1;
         self.open.push(element);
         Ok(())
     }
@@ -259,6 +261,10 @@ impl TreeBuilder {
 fn element_of(start: &quick_xml::events::BytesStart<'_>) -> Result<Element, S3Error> {
     let mut element = Element { name: local_name(start.name().as_ref()).to_owned(), ..Element::default() };
     for attribute in start.attributes() {
+        // Looking for an attribute that stands twice costs their number squared.
+        if element.attributes.len() >= XML_ATTRIBUTES_MAX {
+            return Err(malformed());
+        }
         let attribute = attribute.map_err(|_| malformed())?;
         let value = attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|_| malformed())?;
         element.attributes.push((attribute.key.as_ref().to_owned(), value.into_owned()));
@@ -285,7 +291,7 @@ fn predefined(name: &str) -> Result<&'static str, S3Error> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{ErrorCode, XmlWriter, parse, parse_any};
+    use super::{ErrorCode, XML_ELEMENTS_MAX, XmlWriter, parse, parse_any};
 
     fn code_of(body: &str) -> ErrorCode {
         parse_any(body.as_bytes()).expect_err(body).code
@@ -338,6 +344,24 @@ mod tests {
         assert_eq!(code_of(&bomb), ErrorCode::MalformedXML);
         let deep = format!("{}{}", "<a>".repeat(17), "</a>".repeat(17));
         assert_eq!(code_of(&deep), ErrorCode::MalformedXML);
+    }
+
+    #[test]
+    fn a_crowd_of_elements_is_refused() {
+        let crowd = |count: usize| format!("<a>{}</a>", "<b/>".repeat(count));
+        assert!(parse_any(crowd(1000).as_bytes()).is_ok());
+        assert_eq!(code_of(&crowd(XML_ELEMENTS_MAX)), ErrorCode::MalformedXML);
+        let attributes: String = (0..100_000).map(|number| format!(" a{number}=\"\"")).collect();
+        assert_eq!(code_of(&format!("<a{attributes}/>")), ErrorCode::MalformedXML);
+    }
+
+    #[test]
+    fn entities_are_refused_whatever_they_stand_for() {
+        let laughs = "<!DOCTYPE l [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;&a;&a;\">]><Delete><Object><Key>&b;</Key></Object></Delete>";
+        let file = "<!DOCTYPE l [<!ENTITY x SYSTEM \"file:///etc/passwd\">]><Delete><Object><Key>&x;</Key></Object></Delete>";
+        for body in [laughs, file, "<a>&#x110000;</a>", "<a>&#xD800;</a>"] {
+            assert_eq!(code_of(body), ErrorCode::MalformedXML, "{body}");
+        }
     }
 
     #[test]

@@ -10,32 +10,28 @@ use garage_api_common::{
     request::{Address, AddressStyle, host_of},
     sigv4::{self, AuthForm, KeySecret, RequestView, SecretLookup, SignatureSettings},
 };
-use garage_model::{
-    ModelError, RequestContext,
-    access::{Access, AccessControl, BucketView, Right},
-    error::ClientError,
-    keys::AccessKey,
-    names::check_bucket_name,
-    objects::Objects,
-    uploads::Uploads,
-};
-use garage_util::runtime::Runtime;
+use garage_model::{RequestContext, access::AccessControl, keys::AccessKey, objects::Objects, policy::actions::Action, uploads::Uploads};
+use garage_util::{config::Subnet, runtime::Runtime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header, request::Parts};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
-    attributes, buckets, copy,
+    acl, attributes,
+    authorize::{authorize, bucket_actions, check_owner, object_actions},
+    buckets, copy,
     cors::{self, Preflight, Preflighted},
     delete,
-    error::{Subject, invalid_bucket_name},
-    get, headers,
+    error::Subject,
+    get, headers, known_headers,
     limits::REQUEST_TIMEOUT,
-    list, multipart, multipart_list, put,
+    list, lock, multipart, multipart_list,
+    post::{self, Form},
+    put,
     request::{IncomingBody, Request, Services, Target},
     router::{BucketOperation, ObjectOperation, Operation, route},
-    selectors::Setting,
-    settings,
+    sender::{Sender, origin},
+    settings, tagging,
 };
 
 /// How the interface presents itself.
@@ -45,6 +41,8 @@ pub struct S3Options {
     pub region: String,
     /// The domain under which buckets have host names (`root_domain`), with or without a leading dot.
     pub root_domain: Option<String>,
+    /// Proxies whose word on a client's address and scheme counts (`trusted_proxies`).
+    pub trusted_proxies: Vec<Subnet>,
 }
 
 /// The S3 interface of a node.
@@ -52,6 +50,7 @@ pub struct S3Api {
     services: Services,
     signatures: SignatureSettings,
     root_domains: Vec<String>,
+    trusted_proxies: Vec<Subnet>,
 }
 
 impl S3Api {
@@ -59,7 +58,7 @@ impl S3Api {
     pub fn new(options: S3Options, runtime: Runtime, access: AccessControl, objects: Objects, uploads: Uploads) -> S3Api {
         let signatures = SignatureSettings::s3(&*options.region);
         let services = Services { runtime, access, objects, uploads, region: options.region.into() };
-        S3Api { services, signatures, root_domains: options.root_domain.into_iter().collect() }
+        S3Api { services, signatures, root_domains: options.root_domain.into_iter().collect(), trusted_proxies: options.trusted_proxies }
     }
 
     async fn answer(&self, request: http::Request<RequestBody>, context: HttpContext) -> Response<Body> {
@@ -70,7 +69,7 @@ impl S3Api {
         let cross = CrossOrigin::of(&parts, address.as_ref().ok());
         let caller = OnceLock::new();
         let outcome = match address {
-            Ok(address) => self.handle(parts, address, body, &caller).await,
+            Ok(address) => self.handle(parts, address, body, &context, &caller).await,
             Err(error) => Err(error),
         };
         let mut response = outcome.unwrap_or_else(|error| error.to_response(&method, &context.ids));
@@ -90,8 +89,10 @@ impl S3Api {
         parts: Parts,
         address: Address,
         stream: RequestBody,
+        context: &HttpContext,
         caller: &OnceLock<AccessKey>,
     ) -> Result<Response<Body>, S3Error> {
+        known_headers::check_section(&parts.headers)?;
         let query = Query::parse(parts.uri.query().unwrap_or_default())?;
         let presigned = sigv4::is_presigned(&query);
         let all_headers = if presigned { query.with_hoisted_headers(&parts.headers) } else { parts.headers.clone() };
@@ -99,32 +100,84 @@ impl S3Api {
         if matches!(operation, Ok(Operation::Preflight)) {
             return self.preflight(&parts.headers, &address).await;
         }
+        if let Ok(Operation::Bucket(name, BucketOperation::PostObject)) = operation {
+            return self.post_form(&parts, &address, name, stream, context, caller).await;
+        }
         let now_ms = self.services.runtime.now_ms();
         let trace = self.services.runtime.random_u64();
         let lookup = Lookup { access: &self.services.access, trace, now_ms, found: Mutex::default() };
         let authenticated = sigv4::authenticate(RequestView::of(&parts, &query), &self.signatures, now_ms, &lookup).await?;
         let operation = operation?;
+        if authenticated.form != AuthForm::Anonymous {
+            known_headers::refuse_unknown(&all_headers)?;
+        }
         let key = lookup.found.into_inner().filter(|_| authenticated.form != AuthForm::Anonymous);
-        let key = key.ok_or_else(S3Error::access_denied)?;
-        let key = caller.get_or_init(|| key).clone();
-        let body =
-            IncomingBody { stream, headers: parts.headers.clone(), mode: authenticated.payload, runtime: self.services.runtime.clone() };
+        let key = key.map(|key| caller.get_or_init(|| key).clone());
+        let (form, signed_at_ms) = (authenticated.form, authenticated.signed_at_ms);
+        let (client_address, is_encrypted) = origin(context.peer, context.secure, &parts.headers, &self.trusted_proxies);
+        let sender = Sender { address: client_address, is_encrypted, form, signed_at_ms };
+        let body = IncomingBody::of_request(stream, parts.headers.clone(), authenticated.payload, self.services.runtime.clone());
         let client_waits = parts.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let base_url = base_url(&parts, &address);
-        let request = Request { headers: all_headers, query, key, trace, now_ms, client_waits, base_url };
+        let request = Request { headers: all_headers, query, key, sender, trace, now_ms, client_waits, base_url };
         match operation {
             Operation::Preflight => Err(S3Error::of(ErrorCode::AccessForbidden)),
             Operation::ListBuckets => buckets::list_buckets(&self.services, &request).await,
             Operation::Bucket(name, BucketOperation::CreateBucket) => buckets::create_bucket(&self.services, &request, &name, body).await,
             Operation::Bucket(name, operation) => {
-                let target = self.authorize(&request, name, String::new(), bucket_right(operation)).await?;
+                let target = self.authorize(&request, name, String::new(), &bucket_actions(operation)).await?;
                 self.on_bucket(operation, &target, &request, body).await
             }
             Operation::Object(name, key, operation) => {
-                let target = self.authorize(&request, name, key, object_right(operation)).await?;
+                let needed = object_actions(operation, &request);
+                let target = self.authorize(&request, name, key, &needed).await?;
                 self.on_object(operation, &target, &request, body).await
             }
         }
+    }
+
+    /// POST of a form, which brings its credentials in its fields: the PUT that it stands for, answered the way browsers want it.
+    ///
+    /// A form without policy is anonymous.
+    async fn post_form(
+        &self,
+        parts: &Parts,
+        address: &Address,
+        bucket_name: String,
+        stream: RequestBody,
+        context: &HttpContext,
+        caller: &OnceLock<AccessKey>,
+    ) -> Result<Response<Body>, S3Error> {
+        let Form { fields, file } = Form::read(&parts.headers, stream).await?;
+        let now_ms = self.services.runtime.now_ms();
+        let trace = self.services.runtime.random_u64();
+        let lookup = Lookup { access: &self.services.access, trace, now_ms, found: Mutex::default() };
+        let policy = fields.signed_policy(&self.signatures, &lookup).await?;
+        let key = lookup.found.into_inner().filter(|_| policy.is_some()).map(|key| caller.get_or_init(|| key).clone());
+        let form = if key.is_some() { AuthForm::Form } else { AuthForm::Anonymous };
+        let sizes = match policy {
+            Some(policy) => {
+                policy.check(&bucket_name, &fields, now_ms)?;
+                policy.sizes()
+            }
+            None => 0..=u64::MAX,
+        };
+        let object_key = fields.key()?.to_owned();
+        let mut headers = fields.headers()?;
+        known_headers::refuse_unknown(&headers)?;
+        if let Some(owner) = parts.headers.get("x-amz-expected-bucket-owner") {
+            headers.insert("x-amz-expected-bucket-owner", owner.clone());
+        }
+        let body = IncomingBody::of_form(file.within(sizes), headers.clone(), self.services.runtime.clone());
+        let (client_address, is_encrypted) = origin(context.peer, context.secure, &parts.headers, &self.trusted_proxies);
+        let sender = Sender { address: client_address, is_encrypted, form, signed_at_ms: None };
+        let (query, base_url) = (Query::default(), base_url(parts, address));
+        let request = Request { headers, query, key, sender, trace, now_ms, client_waits: false, base_url };
+        let needed = object_actions(ObjectOperation::PutObject, &request);
+        let target = self.authorize(&request, bucket_name, object_key, &needed).await?;
+        let put = put::put_object(&self.services, &target, &request, body).await?;
+        let stored = post::Stored { base_url: &request.base_url, bucket: &target.bucket_name, key: &target.key };
+        Ok(post::answer(put, &fields, &stored))
     }
 
     /// OPTIONS, which browsers send without credentials.
@@ -153,10 +206,10 @@ impl S3Api {
         }
     }
 
-    async fn authorize(&self, request: &Request, bucket_name: String, key: String, right: Right) -> Result<Target, S3Error> {
-        let bucket = authorize_bucket(&self.services, request, &bucket_name, right).await?;
-        check_owner(request, &bucket, "x-amz-expected-bucket-owner")?;
-        Ok(Target { bucket_name, bucket, key })
+    async fn authorize(&self, request: &Request, bucket_name: String, key: String, needed: &[Action]) -> Result<Target, S3Error> {
+        let target = authorize(&self.services, request, bucket_name, key, needed).await?;
+        check_owner(request, &target, "x-amz-expected-bucket-owner")?;
+        Ok(target)
     }
 
     async fn on_bucket(
@@ -170,6 +223,7 @@ impl S3Api {
         match operation {
             // Has no bucket to be authorized on; handled before.
             BucketOperation::CreateBucket => buckets::create_bucket(services, request, &target.bucket_name, body).await,
+            BucketOperation::PostObject => Err(S3Error::internal("a form was taken for a request that brings its credentials in headers")),
             BucketOperation::HeadBucket => Ok(buckets::head_bucket(services)),
             BucketOperation::DeleteBucket => buckets::delete_bucket(services, target, request).await,
             BucketOperation::GetBucketLocation => Ok(buckets::get_location(services)),
@@ -177,14 +231,11 @@ impl S3Api {
             BucketOperation::ListObjectsV2 => list::list_objects_v2(services, target, request).await,
             BucketOperation::ListObjectVersions => list::list_versions(services, target, request).await,
             BucketOperation::DeleteObjects => delete::delete_objects(services, target, request, body).await,
-            BucketOperation::GetBucketAcl => Ok(settings::get_acl(target, request)),
-            BucketOperation::PutBucketAcl => settings::put_acl(target, request, body).await,
-            BucketOperation::GetSetting(Setting::Cors) => cors::get(target),
-            BucketOperation::PutSetting(Setting::Cors) => cors::put(services, target, request, body).await,
-            BucketOperation::DeleteSetting(Setting::Cors) => cors::delete(services, target, request).await,
+            BucketOperation::GetBucketAcl => Ok(acl::get_of_bucket(target, request)),
+            BucketOperation::PutBucketAcl => acl::put_of_bucket(services, target, request, body).await,
             BucketOperation::GetSetting(setting) => settings::get(target, request, setting),
-            BucketOperation::PutSetting(setting) => settings::put(setting, body).await,
-            BucketOperation::DeleteSetting(setting) => settings::delete(target, setting),
+            BucketOperation::PutSetting(setting) => settings::put(services, target, request, setting, body).await,
+            BucketOperation::DeleteSetting(setting) => settings::delete(services, target, request, setting).await,
             BucketOperation::ListMultipartUploads => multipart_list::list_uploads(services, target, request).await,
         }
     }
@@ -210,11 +261,15 @@ impl S3Api {
             ObjectOperation::AbortMultipartUpload => multipart::abort(services, target, request).await,
             ObjectOperation::ListParts => multipart_list::list_parts(services, target, request).await,
             ObjectOperation::GetObjectAttributes => attributes::get_attributes(services, target, request).await,
-            ObjectOperation::GetObjectAcl => attributes::get_acl(services, target, request).await,
-            ObjectOperation::PutObjectAcl => attributes::put_acl(services, target, request, body).await,
-            ObjectOperation::GetObjectTagging => attributes::get_tagging(services, target, request).await,
-            ObjectOperation::DeleteObjectTagging => attributes::delete_tagging(services, target, request).await,
-            ObjectOperation::GetObjectLockState => attributes::get_lock_state(services, target, request).await,
+            ObjectOperation::GetObjectAcl => acl::get_of_object(services, target, request).await,
+            ObjectOperation::PutObjectAcl => acl::put_of_object(services, target, request, body).await,
+            ObjectOperation::GetObjectTagging => tagging::get_of_object(services, target, request).await,
+            ObjectOperation::PutObjectTagging => tagging::put_of_object(services, target, request, body).await,
+            ObjectOperation::DeleteObjectTagging => tagging::delete_of_object(services, target, request).await,
+            ObjectOperation::GetObjectRetention => lock::get_retention(services, target, request).await,
+            ObjectOperation::PutObjectRetention => lock::put_retention(services, target, request, body).await,
+            ObjectOperation::GetObjectLegalHold => lock::get_legal_hold(services, target, request).await,
+            ObjectOperation::PutObjectLegalHold => lock::put_legal_hold(services, target, request, body).await,
         }
     }
 }
@@ -237,72 +292,6 @@ fn base_url(parts: &Parts, address: &Address) -> String {
     let bucket = address.bucket.as_deref().filter(|_| address.style == AddressStyle::Path);
     let start = host.map(|host| format!("http://{host}")).unwrap_or_default();
     bucket.map_or(start.clone(), |bucket| format!("{start}/{bucket}"))
-}
-
-/// What a key needs for an operation on a bucket.
-fn bucket_right(operation: BucketOperation) -> Right {
-    match operation {
-        BucketOperation::ListObjects
-        | BucketOperation::ListObjectsV2
-        | BucketOperation::ListObjectVersions
-        | BucketOperation::ListMultipartUploads => Right::Read,
-        BucketOperation::DeleteObjects => Right::Write,
-        BucketOperation::CreateBucket
-        | BucketOperation::DeleteBucket
-        | BucketOperation::PutBucketAcl
-        | BucketOperation::PutSetting(_)
-        | BucketOperation::DeleteSetting(_) => Right::Owner,
-        // What these tell is the same for every bucket.
-        BucketOperation::HeadBucket
-        | BucketOperation::GetBucketLocation
-        | BucketOperation::GetBucketAcl
-        | BucketOperation::GetSetting(_) => Right::Any,
-    }
-}
-
-/// What a key needs for an operation on an object.
-fn object_right(operation: ObjectOperation) -> Right {
-    match operation {
-        ObjectOperation::GetObject
-        | ObjectOperation::HeadObject
-        | ObjectOperation::GetObjectAttributes
-        | ObjectOperation::GetObjectAcl
-        | ObjectOperation::GetObjectTagging
-        | ObjectOperation::GetObjectLockState => Right::Read,
-        ObjectOperation::PutObject
-        | ObjectOperation::CopyObject
-        | ObjectOperation::DeleteObject
-        | ObjectOperation::CreateMultipartUpload
-        | ObjectOperation::UploadPart
-        | ObjectOperation::UploadPartCopy
-        | ObjectOperation::CompleteMultipartUpload
-        | ObjectOperation::AbortMultipartUpload
-        | ObjectOperation::ListParts
-        | ObjectOperation::PutObjectAcl
-        | ObjectOperation::DeleteObjectTagging => Right::Write,
-    }
-}
-
-/// The bucket of a name, if the request's key has `right` on it. Errors: `NoSuchBucket`, `InvalidBucketName`, `AccessDenied`.
-pub(crate) async fn authorize_bucket(services: &Services, request: &Request, name: &str, right: Right) -> Result<BucketView, S3Error> {
-    match services.access.check(&request.key, name, right, request.context()).await {
-        Ok(Access::Granted(bucket)) => Ok(*bucket),
-        Ok(Access::Denied) => Err(S3Error::access_denied()),
-        Err(ModelError::Client(ClientError::NoSuchBucket)) => match check_bucket_name(name, true) {
-            Err(ClientError::InvalidBucketName { rule, .. }) => Err(invalid_bucket_name(name, rule)),
-            _ => Err(S3Error::no_such_bucket(name)),
-        },
-        Err(error) => Err(Subject { bucket: name, ..Subject::default() }.error(error)),
-    }
-}
-
-/// A client that says whose bucket it expects is refused when the bucket is not that key's.
-pub(crate) fn check_owner(request: &Request, bucket: &BucketView, header: &'static str) -> Result<(), S3Error> {
-    let Some(expected) = request.header(header)? else { return Ok(()) };
-    if bucket.row.permissions.get(expected).is_some_and(|permissions| permissions.owner) {
-        return Ok(());
-    }
-    Err(S3Error::access_denied())
 }
 
 /// What of a request decides about CORS headers of its answer; preflights have their own answer.

@@ -1,9 +1,9 @@
-//! What is known of an object besides its content: attributes, tags, locks, ACL.
+//! What is known of an object besides its content: attributes, locks.
 //!
-//! Source: s3 reference §3.4 (GetObjectAttributes), §3.10, §3.11, §3.14.
+//! Source: s3 reference §3.4 (GetObjectAttributes), §3.14.
 
 use garage_api_common::{
-    ErrorCode, S3Error,
+    S3Error,
     conditions::{ReadConditions, ReadVerdict, Validators},
     http::Body,
     time::http_date,
@@ -13,10 +13,10 @@ use garage_model::rows::{object::ObjectMeta, payload::PartRef};
 use http::{Response, StatusCode, header};
 
 use crate::{
-    answer, checksums, get, headers,
+    answer, checksums, encryption, get, headers,
     limits::PAGE_MAX,
-    request::{IncomingBody, Request, Services, Target},
-    settings,
+    request::{Request, Services, Target},
+    versioning,
 };
 
 const NAMES: [&str; 5] = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"];
@@ -26,7 +26,8 @@ pub async fn get_attributes(services: &Services, target: &Target, request: &Requ
     headers::refuse_on_read(&request.headers)?;
     let wanted = wanted(request)?;
     let wants = |name: &str| wanted.iter().any(|wanted| wanted == name);
-    let found = get::find(services, target, request, wants("ObjectParts")).await?;
+    let mut found = get::find(services, target, request, wants("ObjectParts")).await?;
+    encryption::open_object(services, request, &mut found, encryption::OWN_KEY)?;
     let meta = &found.meta;
     let stored = Validators { etag: &meta.etag, last_modified_ms: meta.modified_ms };
     match ReadConditions::of_read(&request.headers).evaluate(stored, request.now_ms) {
@@ -52,6 +53,7 @@ pub async fn get_attributes(services: &Services, target: &Target, request: &Requ
     xml.close("GetObjectAttributesResponse");
     let mut response = answer::xml(xml.finish());
     headers::put(response.headers_mut(), header::LAST_MODIFIED, &http_date(meta.modified_ms));
+    versioning::add_version(response.headers_mut(), versioning::shown(target.bucket.row.versioning, found.slot));
     Ok(response)
 }
 
@@ -93,36 +95,4 @@ fn write_parts(xml: &mut XmlWriter, request: &Request, meta: &ObjectMeta, parts:
     }
     xml.value("PartsCount", parts.len()).close("ObjectParts");
     Ok(())
-}
-
-/// GET of an object's tags: there are none.
-pub async fn get_tagging(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    get::find(services, target, request, false).await?;
-    let mut xml = XmlWriter::s3_document("Tagging");
-    xml.open("TagSet").close("TagSet").close("Tagging");
-    Ok(answer::xml(xml.finish()))
-}
-
-/// DELETE of an object's tags: there are none.
-pub async fn delete_tagging(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    get::find(services, target, request, false).await?;
-    Ok(answer::empty(StatusCode::NO_CONTENT))
-}
-
-/// GET of an object's retention or legal hold: there is none.
-pub async fn get_lock_state(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    get::find(services, target, request, false).await?;
-    Err(S3Error::of(ErrorCode::NoSuchObjectLockConfiguration).with("Key", &target.key))
-}
-
-/// GET of an object's ACL: that of its bucket.
-pub async fn get_acl(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    get::find(services, target, request, false).await?;
-    Ok(settings::get_acl(target, request))
-}
-
-/// PUT of an object's ACL.
-pub async fn put_acl(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
-    get::find(services, target, request, false).await?;
-    settings::put_acl(target, request, body).await
 }

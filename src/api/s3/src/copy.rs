@@ -3,7 +3,7 @@
 //! Source: s3 reference §3.6.
 
 use garage_api_common::{
-    ErrorCode, S3Error,
+    S3Error,
     checksum::ChecksumAlgorithm,
     conditions::{ReadConditions, Validators, WriteCondition as ParsedCondition},
     http::Body,
@@ -11,28 +11,34 @@ use garage_api_common::{
     xml::XmlWriter,
 };
 use garage_model::{
-    access::Right,
     body::BodyDigests,
-    objects::{BucketRef, CopySource, FoundObject, StoredObject},
+    objects::{BucketRef, CopySource, FoundObject, StoredObject, Version, WriteCondition},
+    policy::actions,
     rows::{
+        access::Tag,
         checksum::{ChecksumKind, StoredChecksum},
         object::ObjectHeaders,
     },
 };
+use garage_rpc::register::slots::Slot;
+use garage_table::message::Want;
 use http::{HeaderMap, Response};
 use percent_encoding::percent_decode;
 
 use crate::{
     answer,
-    api::{authorize_bucket, check_owner},
+    authorize::{authorize_version, check_owner},
     checksums,
     content::VerifiedContent,
+    encryption,
     error::Subject,
-    get::{invalid_version_id, looks_like_version_id},
     headers,
+    labels::add_labels,
     limits::COPY_SOURCE_MAX_BYTES,
+    lock,
     put::precheck,
     request::{Request, Services, Target, write_condition},
+    versioning::{self, VersionName},
 };
 
 const SOURCE: &str = "x-amz-copy-source";
@@ -67,13 +73,12 @@ impl SourceName {
         Ok(SourceName { bucket: bucket.to_owned(), key: key.to_owned(), version_id })
     }
 
-    fn check_version(&self) -> Result<(), S3Error> {
-        match self.version_id.as_deref() {
-            None | Some("null") => Ok(()),
-            Some(id) if looks_like_version_id(id) => {
-                Err(S3Error::of(ErrorCode::NoSuchVersion).with("Key", &self.key).with("VersionId", id))
-            }
-            Some(id) => Err(invalid_version_id(id)),
+    /// The version it names; `None`: the current one. Errors: 400 `InvalidArgument`, 404 `NoSuchVersion`.
+    fn slot(&self) -> Result<Option<Slot>, S3Error> {
+        let Some(text) = self.version_id.as_deref() else { return Ok(None) };
+        match VersionName::parse(text)? {
+            VersionName::Slot(slot) => Ok(Some(slot)),
+            VersionName::Unknown => Err(versioning::no_such_version(&self.key, text)),
         }
     }
 }
@@ -84,21 +89,59 @@ pub struct Source {
     pub found: FoundObject,
     bucket: BucketRef,
     name: SourceName,
+    target: Target,
+}
+
+impl Source {
+    /// The algorithm of a copy's checksum: as wanted, else as the source's.
+    fn algorithm(&self, wanted: Option<ChecksumAlgorithm>) -> ChecksumAlgorithm {
+        let held = self.found.meta.checksum.as_ref();
+        wanted.or_else(|| held.map(|held| checksums::to_api(held.algorithm))).unwrap_or(checksums::DEFAULT)
+    }
+    /// The tags that a copy takes along. Errors: 403 `AccessDenied` when the caller may not read them.
+    fn tags(&self, request: &Request) -> Result<Vec<Tag>, S3Error> {
+        let tags = &self.found.meta.headers.tags;
+        let read = if self.name.version_id.is_some() { actions::GET_OBJECT_VERSION_TAGGING } else { actions::GET_OBJECT_TAGGING };
+        if tags.is_empty() || self.target.may(request, read, Some(&self.found)) { Ok(tags.clone()) } else { Err(S3Error::access_denied()) }
+    }
+}
+
+impl Source {
+    /// Adds `x-amz-copy-source-version-id`.
+    pub fn add_version(&self, out: &mut HeaderMap) {
+        if let Some(slot) = versioning::shown(self.bucket.versioning, self.found.slot) {
+            headers::put(out, http::HeaderName::from_static("x-amz-copy-source-version-id"), &versioning::version_text(slot));
+        }
+    }
 }
 
 /// Finds the source of a copy. Errors: `NoSuchBucket`, `NoSuchKey`, `NoSuchVersion`, `AccessDenied`, `PreconditionFailed`.
 pub async fn find_source(services: &Services, request: &Request) -> Result<Source, S3Error> {
     let name = SourceName::parse(&request.headers)?;
-    let bucket = authorize_bucket(services, request, &name.bucket, Right::Read).await?;
-    check_owner(request, &bucket, "x-amz-source-expected-bucket-owner")?;
-    name.check_version()?;
-    let bucket = bucket.as_ref();
+    let read = if name.version_id.is_some() { actions::GET_OBJECT_VERSION } else { actions::GET_OBJECT };
+    let target = authorize_version(services, request, name.bucket.clone(), name.key.clone(), name.version_id.as_deref(), &[read]).await?;
+    check_owner(request, &target, "x-amz-source-expected-bucket-owner")?;
+    let slot = name.slot()?;
+    let bucket = target.bucket_ref();
     let subject = Subject { bucket: &name.bucket, key: &name.key, ..Subject::default() };
-    let found = services.objects.get(&bucket, &name.key, request.stream_context()).await.map_err(|error| subject.error(error))?;
-    let found = found.ok_or_else(|| S3Error::no_such_key(&name.key))?;
+    let found = services.objects.find_version(&bucket, &name.key, slot, Want::First, request.stream_context()).await;
+    let mut found = match found.map_err(|error| subject.error(error))? {
+        Version::Object(found) => *found,
+        Version::Marker(_) if slot.is_some() => {
+            return Err(S3Error::invalid_request(
+                "The source of a copy request may not specifically refer to a delete marker by version id.",
+            ));
+        }
+        Version::Missing if slot.is_some() => {
+            return Err(versioning::no_such_version(&name.key, name.version_id.as_deref().unwrap_or_default()));
+        }
+        Version::Marker(_) | Version::Missing => return Err(target.no_such_key(request)),
+    };
+    target.check_judged(&found)?;
+    encryption::open_object(services, request, &mut found, encryption::SOURCE_KEY)?;
     let stored = Validators { etag: &found.meta.etag, last_modified_ms: found.meta.modified_ms };
     ReadConditions::of_copy_source(&request.headers).check_copy_source(stored, request.now_ms)?;
-    Ok(Source { found, bucket, name })
+    Ok(Source { found, bucket, name, target })
 }
 
 /// Where the copy's metadata comes from.
@@ -119,11 +162,17 @@ fn directive(request: &Request, header: &'static str, message: &'static str) -> 
 /// PUT of an object with the content of another.
 pub async fn copy_object(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
+    if request.headers.contains_key("x-amz-copy-source-range") {
+        // Only parts are copied by range; the whole object would not be what was asked for.
+        return Err(S3Error::not_implemented("x-amz-copy-source-range"));
+    }
     let metadata = directive(request, "x-amz-metadata-directive", "Unknown metadata directive.")?;
-    directive(request, "x-amz-tagging-directive", "Unknown tagging directive.")?;
+    let tagging = directive(request, "x-amz-tagging-directive", "Unknown tagging directive.")?;
     let algorithm = request.header("x-amz-checksum-algorithm")?.map(ChecksumAlgorithm::from_name).transpose()?;
     let condition = write_condition(ParsedCondition::parse(&request.headers)?);
-    let own = headers::object_headers(&request.headers)?;
+    let mut own = headers::object_headers(&request.headers)?;
+    add_labels(services, target, request, &mut own).await?;
+    lock::check(target, request, &own.lock)?;
     let source = find_source(services, request).await?;
     refuse_idle_copy(target, request, &source, metadata)?;
     if COPY_SOURCE_MAX_BYTES < source.found.meta.size_bytes {
@@ -131,25 +180,57 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
             format!("The specified copy source is larger than the maximum allowable size for a copy source: {COPY_SOURCE_MAX_BYTES}");
         return Err(S3Error::invalid_request(message));
     }
+    if tagging == Directive::Copy {
+        own.tags = source.tags(request)?;
+    }
     let copied = match metadata {
         Directive::Replace => own,
         Directive::Copy => {
-            ObjectHeaders { storage_class: own.storage_class, website_redirect: own.website_redirect, ..source.found.meta.headers.clone() }
+            let found = &source.found.meta.headers;
+            ObjectHeaders { standard: found.standard.clone(), user: found.user.clone(), ..own }
         }
     };
     precheck(services, target, request, &condition).await?;
-    let recomputed = recompute(services, target, request, &source, algorithm).await?;
-    let (bucket, subject) = (target.bucket_ref(), target.write_subject(&condition));
-    let found = CopySource { found: &source.found };
-    let context = request.stream_context();
-    let copy = services.objects.copy_recomputed(found, recomputed, &bucket, &target.key, copied, &condition, context);
-    let stored = copy.await.map_err(|error| subject.error(error))?;
-    Ok(answer::xml(render("CopyObjectResult", &stored.into())))
+    let encryption = copied.encryption.clone();
+    let stored = if encryption.is_some() || source.found.meta.headers.encryption.is_some() {
+        write_anew(services, target, request, &source, algorithm, copied, &condition).await?
+    } else {
+        let recomputed = recompute(services, target, request, &source, algorithm).await?;
+        let (bucket, context) = (target.bucket_ref(), request.stream_context());
+        let found = CopySource { found: &source.found };
+        let copy = services.objects.copy_recomputed(found, recomputed, &bucket, &target.key, copied, &condition, context);
+        copy.await.map_err(|error| target.write_subject(&condition).error(error))?
+    };
+    let slot = stored.slot;
+    let mut response = answer::xml(render("CopyObjectResult", &stored.into()));
+    encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
+    versioning::add_version(response.headers_mut(), slot);
+    source.add_version(response.headers_mut());
+    Ok(response)
+}
+
+/// Copies by reading and writing: what is encrypted opens only in its own place.
+async fn write_anew(
+    services: &Services,
+    target: &Target,
+    request: &Request,
+    source: &Source,
+    wanted: Option<ChecksumAlgorithm>,
+    copied: ObjectHeaders,
+    condition: &WriteCondition,
+) -> Result<StoredObject, S3Error> {
+    let size_bytes = source.found.meta.size_bytes;
+    let (bucket, context) = (target.bucket_ref(), request.stream_context());
+    let content = services.objects.read_as_body(&source.found, 0..size_bytes, context);
+    let content = VerifiedContent::of_copy(&services.runtime, content, size_bytes, source.algorithm(wanted), ChecksumKind::FullObject)?;
+    let put = services.objects.put(&bucket, &target.key, copied, Box::new(content), condition, context);
+    put.await.map_err(|error| target.write_subject(condition).error(error))
 }
 
 /// A copy of an object onto itself must change something.
 fn refuse_idle_copy(target: &Target, request: &Request, source: &Source, metadata: Directive) -> Result<(), S3Error> {
-    let changes = ["x-amz-storage-class", "x-amz-website-redirect-location"].iter().any(|name| request.headers.contains_key(*name));
+    let names = ["x-amz-storage-class", "x-amz-website-redirect-location", "x-amz-server-side-encryption"];
+    let changes = request.headers.keys().any(|name| names.contains(&name.as_str()) || name.as_str().starts_with(encryption::OWN_KEY));
     let onto_itself = source.bucket.id == target.bucket.id && source.name.key == target.key;
     if !onto_itself || metadata == Directive::Replace || changes || source.name.version_id.is_some() {
         return Ok(());
@@ -168,7 +249,7 @@ async fn recompute(
     wanted: Option<ChecksumAlgorithm>,
 ) -> Result<Option<BodyDigests>, S3Error> {
     let held = source.found.meta.checksum.as_ref();
-    let algorithm = wanted.or_else(|| held.map(|held| checksums::to_api(held.algorithm))).unwrap_or(checksums::DEFAULT);
+    let algorithm = source.algorithm(wanted);
     let is_kept = |held: &StoredChecksum| held.kind == ChecksumKind::FullObject && checksums::to_api(held.algorithm) == algorithm;
     if held.is_some_and(is_kept) {
         return Ok(None);

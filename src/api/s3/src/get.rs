@@ -4,23 +4,27 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
-use futures::{StreamExt, stream};
 use garage_api_common::{
     ErrorCode, S3Error,
     conditions::{ReadConditions, ReadVerdict, Validators, if_range_holds},
-    http::{Body, stream_body},
+    http::Body,
+    object_body::object_body,
     ranges::{content_range, resolve_range},
+    sigv4::AuthForm,
 };
 use garage_model::{
-    objects::FoundObject,
+    objects::{FoundObject, Version},
+    policy::actions,
     rows::{checksum::StoredChecksum, object::ObjectMeta, part::PART_NUMBER_MAX},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
+use garage_table::message::Want;
+
 use crate::{
-    answer, headers,
+    answer, encryption, headers, lifecycle, lock,
     request::{Request, Services, Target},
+    versioning,
 };
 
 /// Query parameters that replace a header of the answer.
@@ -39,16 +43,8 @@ pub async fn get_object(services: &Services, target: &Target, request: &Request)
         Selected::Answer(response) => return Ok(response),
         Selected::Bytes(found, selected, response) => (found, selected, response),
     };
-    if selected.range.is_empty() {
-        return Ok(response);
-    }
-    let mut content = services.objects.read(&found, selected.range, request.stream_context()).boxed();
-    // The first piece is awaited, so that an object that can't be read now is an error and not a broken answer.
-    let first: Bytes = match content.next().await {
-        Some(first) => first.map_err(|error| target.subject().error(error))?,
-        None => return Err(S3Error::internal("an object ended before its first byte")),
-    };
-    *response.body_mut() = stream_body(stream::iter([Ok(first)]).chain(content));
+    let content = object_body(&services.objects, &found, selected.range, request.stream_context(), target.subject());
+    *response.body_mut() = content.await?;
     Ok(response)
 }
 
@@ -59,34 +55,23 @@ pub async fn head_object(services: &Services, target: &Target, request: &Request
     }
 }
 
-/// The current object of a request's key. Errors: `NoSuchKey`, and those of `versionId`.
+/// The object that a request is about: the current one of its key, or the version that it names. Errors: `NoSuchKey`, `NoSuchVersion`, and
+/// `MethodNotAllowed` for a delete marker.
 pub async fn find(services: &Services, target: &Target, request: &Request, content: bool) -> Result<FoundObject, S3Error> {
-    check_version_id(request, target)?;
-    let (bucket, context) = (target.bucket_ref(), request.stream_context());
-    let found = match content {
-        true => services.objects.get(&bucket, &target.key, context).await,
-        false => services.objects.head(&bucket, &target.key, context).await,
-    };
-    found.map_err(|error| target.subject().error(error))?.ok_or_else(|| S3Error::no_such_key(&target.key))
-}
-
-/// Every object here has the version id `null`.
-fn check_version_id(request: &Request, target: &Target) -> Result<(), S3Error> {
-    match request.query.get("versionId") {
-        None | Some("null") => Ok(()),
-        Some(id) if looks_like_version_id(id) => Err(S3Error::of(ErrorCode::NoSuchVersion).with("Key", &target.key).with("VersionId", id)),
-        Some(id) => Err(invalid_version_id(id)),
+    let slot = versioning::requested(request, target)?;
+    let want = if content { Want::First } else { Want::Row };
+    let found = services.objects.find_version(&target.bucket_ref(), &target.key, slot, want, request.stream_context()).await;
+    match found.map_err(|error| target.subject().error(error))? {
+        Version::Object(found) => {
+            target.check_judged(&found)?;
+            Ok(*found)
+        }
+        Version::Marker(marker) => Err(versioning::marker_error(target, request, marker, slot.is_some())),
+        Version::Missing => match slot {
+            None => Err(target.no_such_key(request)),
+            Some(slot) => Err(versioning::no_such_version(&target.key, &versioning::version_text(slot))),
+        },
     }
-}
-
-/// Whether this could be the id of a version: then it is one that is not there; anything else is malformed.
-pub fn looks_like_version_id(id: &str) -> bool {
-    (32..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
-}
-
-/// 400 for a malformed version id.
-pub fn invalid_version_id(id: &str) -> S3Error {
-    S3Error::invalid_argument("Invalid version id specified", "versionId", id)
 }
 
 /// What a request selects of an object.
@@ -109,13 +94,15 @@ enum Selected {
 
 async fn select(services: &Services, target: &Target, request: &Request, content: bool) -> Result<Selected, S3Error> {
     headers::refuse_on_read(&request.headers)?;
+    check_overrides(request)?;
     let part_number = part_number(request)?;
-    let found = find(services, target, request, content || part_number.is_some()).await?;
+    let mut found = find(services, target, request, content || part_number.is_some()).await?;
+    encryption::open_object(services, request, &mut found, encryption::OWN_KEY)?;
     let meta = &found.meta;
     let stored = Validators { etag: &meta.etag, last_modified_ms: meta.modified_ms };
     match ReadConditions::of_read(&request.headers).evaluate(stored, request.now_ms) {
         ReadVerdict::Proceed => {}
-        ReadVerdict::NotModified => return Ok(Selected::Answer(not_modified(meta))),
+        ReadVerdict::NotModified => return Ok(Selected::Answer(not_modified(target, &found))),
         ReadVerdict::Failed(condition) => return Err(S3Error::precondition_failed(condition)),
     }
     let selection = match part_number {
@@ -123,8 +110,20 @@ async fn select(services: &Services, target: &Target, request: &Request, content
         None => select_range(request, meta, stored)?,
     };
     let mut response = answer::empty(if selection.partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
-    write_headers(response.headers_mut(), request, meta, &selection)?;
+    write_headers(response.headers_mut(), target, request, &found, &selection)?;
+    encryption::write_headers(response.headers_mut(), request, meta.headers.encryption.as_ref());
+    if !meta.headers.tags.is_empty() && target.may(request, actions::GET_OBJECT_TAGGING, Some(&found)) {
+        response.headers_mut().insert("x-amz-tagging-count", HeaderValue::from(meta.headers.tags.len()));
+    }
     Ok(Selected::Bytes(Box::new(found), selection, response))
+}
+
+/// Only who signed may choose headers of the answer: else anyone could make a script of what is stored as text. Errors: 400 `InvalidRequest`.
+fn check_overrides(request: &Request) -> Result<(), S3Error> {
+    if request.sender.form == AuthForm::Anonymous && OVERRIDES.iter().any(|(parameter, _)| request.query.has(parameter)) {
+        return Err(S3Error::invalid_request("Request specific response headers cannot be used for anonymous GET requests."));
+    }
+    Ok(())
 }
 
 /// The part that a read asks for. Errors: 400 `InvalidArgument`, `InvalidRequest`.
@@ -182,10 +181,26 @@ async fn select_part(
     Err(S3Error::of(ErrorCode::InvalidPartNumber).with("ActualPartCount", parts.len().max(1)).with("PartNumberRequested", number))
 }
 
-fn write_headers(out: &mut HeaderMap, request: &Request, meta: &ObjectMeta, selection: &Selection) -> Result<(), S3Error> {
+fn write_headers(
+    out: &mut HeaderMap,
+    target: &Target,
+    request: &Request,
+    found: &FoundObject,
+    selection: &Selection,
+) -> Result<(), S3Error> {
+    let meta = &found.meta;
     headers::write_object_headers(meta, out);
+    lock::add(out, &meta.headers.lock);
+    versioning::add_version(out, versioning::shown(target.bucket.row.versioning, found.slot));
+    if !request.query.has("versionId") {
+        lifecycle::add_expiration(out, target, meta.size_bytes, meta.modified_ms, meta.tags());
+    }
     for (parameter, name) in OVERRIDES {
         if let Some(value) = request.query.get(parameter) {
+            if request.key.is_none() {
+                let message = "Request specific response headers cannot be used for anonymous GET requests.";
+                return Err(S3Error::invalid_request(message));
+            }
             let value = HeaderValue::from_bytes(value.as_bytes());
             out.insert(name, value.map_err(|_| S3Error::invalid_argument("The value can't stand in a header", parameter, ""))?);
         }
@@ -205,10 +220,11 @@ fn write_headers(out: &mut HeaderMap, request: &Request, meta: &ObjectMeta, sele
     Ok(())
 }
 
-fn not_modified(meta: &ObjectMeta) -> Response<Body> {
+fn not_modified(target: &Target, found: &FoundObject) -> Response<Body> {
     let mut full = HeaderMap::new();
-    headers::write_object_headers(meta, &mut full);
+    headers::write_object_headers(&found.meta, &mut full);
     let mut response = answer::empty(StatusCode::NOT_MODIFIED);
+    versioning::add_version(response.headers_mut(), versioning::shown(target.bucket.row.versioning, found.slot));
     for name in [header::ETAG, header::LAST_MODIFIED, header::CACHE_CONTROL, header::EXPIRES] {
         if let Some(value) = full.get(&name) {
             response.headers_mut().insert(name, value.clone());

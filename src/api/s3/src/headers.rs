@@ -1,36 +1,29 @@
-//! Headers that become part of an object, and back; and the headers that ask for what this server does not do.
+//! Headers that become part of an object; and the headers that ask for what this server does not do.
 //!
 //! Invariant: a header that S3 gives a meaning is either obeyed or refused, never ignored.
 //!
 //! Source: s3 reference §3.4, §3.5, §3.8, §3.11, §3.18.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use garage_api_common::{ErrorCode, S3Error, payload::stored_content_encoding};
-use garage_model::rows::object::{ObjectHeaders, ObjectMeta};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::borrow::Cow;
+
+pub use garage_api_common::object_headers::{put, quoted, write_object_headers};
+use garage_api_common::{ErrorCode, S3Error, encoded_word, payload::stored_content_encoding};
+use garage_model::rows::object::ObjectHeaders;
+use http::{HeaderMap, HeaderName, header};
 use serde_bytes::ByteBuf;
 
-use crate::limits::{USER_METADATA_MAX_BYTES, WEBSITE_REDIRECT_MAX_BYTES};
+use crate::{
+    encryption::OWN_KEY,
+    limits::{USER_METADATA_MAX_BYTES, WEBSITE_REDIRECT_MAX_BYTES},
+    lock,
+};
 
 const USER_PREFIX: &str = "x-amz-meta-";
 /// Stored and returned as sent; `content-encoding` is apart, as `aws-chunked` is taken out of it.
 const STANDARD_HEADERS: [HeaderName; 5] =
     [header::CACHE_CONTROL, header::CONTENT_DISPOSITION, header::CONTENT_LANGUAGE, header::CONTENT_TYPE, header::EXPIRES];
-/// The type of an object that was uploaded without one.
-pub const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
 /// Storage classes that are kept as a label: all of them are stored alike.
 const LABELS: [&str; 5] = ["REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"];
-const CANNED_ACLS: [&str; 8] = [
-    "private",
-    "public-read",
-    "public-read-write",
-    "authenticated-read",
-    "aws-exec-read",
-    "bucket-owner-read",
-    "bucket-owner-full-control",
-    "log-delivery-write",
-];
-
 /// A header's value as text; `None` when it is absent. Errors: 400 `InvalidArgument` for what is not text.
 pub fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, S3Error> {
     let Some(value) = headers.get(name) else { return Ok(None) };
@@ -47,6 +40,8 @@ pub fn object_headers(headers: &HeaderMap) -> Result<ObjectHeaders, S3Error> {
         user: user_metadata(headers)?,
         storage_class: storage_class(headers)?,
         website_redirect: website_redirect(headers)?,
+        lock: lock::of_headers(headers)?,
+        ..ObjectHeaders::default()
     })
 }
 
@@ -74,7 +69,7 @@ fn user_metadata(headers: &HeaderMap) -> Result<Vec<(String, ByteBuf)>, S3Error>
     let mut stored: Vec<(String, ByteBuf)> = Vec::new();
     for name in headers.keys() {
         let Some(short) = name.as_str().strip_prefix(USER_PREFIX).filter(|short| !short.is_empty()) else { continue };
-        let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        let lines: Vec<Cow<'_, [u8]>> = headers.get_all(name).iter().map(|line| metadata_value(line.as_bytes())).collect();
         stored.push((short.to_owned(), ByteBuf::from(lines.join(&b','))));
     }
     let size_bytes: usize = stored.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -83,6 +78,12 @@ fn user_metadata(headers: &HeaderMap) -> Result<Vec<(String, ByteBuf)>, S3Error>
     }
     stored.sort();
     Ok(stored)
+}
+
+/// The bytes that a metadata value stands for: those of its encoded words, or its own.
+fn metadata_value(sent: &[u8]) -> Cow<'_, [u8]> {
+    let decoded = std::str::from_utf8(sent).ok().filter(|text| text.starts_with("=?")).and_then(encoded_word::decode);
+    decoded.map_or(Cow::Borrowed(sent), |text| Cow::Owned(text.into_bytes()))
 }
 
 /// `None`: STANDARD.
@@ -103,59 +104,7 @@ fn website_redirect(headers: &HeaderMap) -> Result<Option<String>, S3Error> {
     Err(S3Error::of(ErrorCode::InvalidRedirectLocation))
 }
 
-/// Writes an object's own headers into an answer: validators, type, system headers, metadata.
-pub fn write_object_headers(meta: &ObjectMeta, out: &mut HeaderMap) {
-    put(out, header::ETAG, &quoted(&meta.etag));
-    put(out, header::LAST_MODIFIED, &garage_api_common::time::http_date(meta.modified_ms));
-    out.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(DEFAULT_CONTENT_TYPE));
-    for (name, value) in &meta.headers.standard {
-        if let Ok(name) = HeaderName::try_from(name) {
-            put(out, name, value);
-        }
-    }
-    let mut missing_count = 0;
-    for (name, value) in &meta.headers.user {
-        match (HeaderName::try_from(format!("{USER_PREFIX}{name}")), user_value(value)) {
-            (Ok(name), Some(value)) => drop(out.insert(name, value)),
-            _ => missing_count += 1,
-        }
-    }
-    if 0 < missing_count {
-        out.insert("x-amz-missing-meta", HeaderValue::from(missing_count));
-    }
-    if let Some(class) = &meta.headers.storage_class {
-        put(out, HeaderName::from_static("x-amz-storage-class"), class);
-    }
-    if let Some(location) = &meta.headers.website_redirect {
-        put(out, HeaderName::from_static("x-amz-website-redirect-location"), location);
-    }
-}
-
-/// ASCII as it is, other text in the form of RFC 2047, as S3 gives it back.
-fn user_value(value: &[u8]) -> Option<HeaderValue> {
-    if value.is_ascii() {
-        return HeaderValue::from_bytes(value).ok();
-    }
-    match std::str::from_utf8(value) {
-        Ok(text) => HeaderValue::try_from(format!("=?UTF-8?B?{}?=", STANDARD.encode(text))).ok(),
-        Err(_) => None,
-    }
-}
-
-/// Sets a header; a value that no header can carry is left out.
-pub fn put(out: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
-        out.insert(name, value);
-    }
-}
-
-/// An ETag as it stands in headers and XML.
-pub fn quoted(etag: &str) -> String {
-    format!("\"{etag}\"")
-}
-
-/// Refuses what a write of an object asks for and this server has not: encryption, locks, tags, and ACLs that would grant something.
+/// Refuses what a write of an object asks for and this server has not.
 pub fn refuse_on_write(headers: &HeaderMap) -> Result<(), S3Error> {
     const EXACT: [&str; 5] = [
         "x-amz-write-offset-bytes",
@@ -164,55 +113,39 @@ pub fn refuse_on_write(headers: &HeaderMap) -> Result<(), S3Error> {
         "x-amz-if-match-last-modified-time",
         "x-amz-if-match-initiated-time",
     ];
-    const FAMILIES: [&str; 2] = ["x-amz-object-lock-", "x-amz-copy-source-server-side-encryption-"];
+    const FAMILIES: [&str; 1] = ["x-amz-object-lock-"];
     for name in headers.keys().map(HeaderName::as_str) {
+        let is_known_lock =
+            ["x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date", "x-amz-object-lock-legal-hold"].contains(&name);
+        if is_known_lock {
+            continue;
+        }
         if EXACT.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family)) {
             return Err(S3Error::not_implemented(name));
         }
     }
-    refuse_encryption(headers)?;
-    if text(headers, "x-amz-tagging")?.is_some_and(|tags| !tags.is_empty()) {
-        return Err(S3Error::not_implemented("x-amz-tagging"));
-    }
-    check_acl(headers, ErrorCode::AccessControlListNotSupported)
-}
-
-fn refuse_encryption(headers: &HeaderMap) -> Result<(), S3Error> {
-    const NAME: &str = "x-amz-server-side-encryption";
-    if let Some(value) = text(headers, NAME)?
-        && !["AES256", "aws:kms", "aws:kms:dsse", "aws:fsx"].contains(&value)
-    {
-        return Err(S3Error::invalid_argument("The encryption method specified is not supported", NAME, value));
-    }
-    let asked = headers.keys().map(HeaderName::as_str).find(|name| name.starts_with(NAME));
-    asked.map_or(Ok(()), |name| Err(S3Error::not_implemented(name)))
-}
-
-/// ACLs are those of BucketOwnerEnforced: only what grants nothing passes; `refusal` is the code for what would grant.
-pub fn check_acl(headers: &HeaderMap, refusal: ErrorCode) -> Result<(), S3Error> {
-    if headers.keys().any(|name| name.as_str().starts_with("x-amz-grant-")) {
-        return Err(S3Error::of(refusal));
-    }
-    match text(headers, "x-amz-acl")? {
-        None | Some("private" | "bucket-owner-full-control") => Ok(()),
-        Some(known) if CANNED_ACLS.contains(&known) => Err(S3Error::of(refusal)),
-        Some(other) => Err(S3Error::invalid_argument("The canned ACL is not known", "x-amz-acl", other)),
-    }
-}
-
-/// Refuses encryption headers on a read: nothing stored here is encrypted by a client's key.
-pub fn refuse_on_read(headers: &HeaderMap) -> Result<(), S3Error> {
-    for name in headers.keys().map(HeaderName::as_str) {
-        if name.starts_with("x-amz-server-side-encryption-customer-") {
-            return Err(S3Error::invalid_request(
-                "The encryption parameters are not applicable to this object: it is not encrypted with a customer key.",
-            ));
-        }
-        if name.starts_with("x-amz-server-side-encryption") {
-            return Err(S3Error::invalid_argument("x-amz-server-side-encryption header is not supported for this operation.", name, ""));
-        }
-    }
     Ok(())
+}
+
+/// Refuses what belongs to the beginning of an upload on its later calls: tags, and lists that would grant something.
+pub fn refuse_labels(headers: &HeaderMap) -> Result<(), S3Error> {
+    if text(headers, "x-amz-tagging")?.is_some_and(|tags| !tags.is_empty()) {
+        return Err(S3Error::invalid_argument("Tags are given when an upload is created", "x-amz-tagging", ""));
+    }
+    let acl = text(headers, "x-amz-acl")?.filter(|acl| !["private", "bucket-owner-full-control"].contains(acl));
+    match acl {
+        Some(acl) => Err(S3Error::invalid_argument("An ACL is given when an upload is created", "x-amz-acl", acl)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses on a read, or on a part, what only a new object can be asked to be encrypted with.
+pub fn refuse_on_read(headers: &HeaderMap) -> Result<(), S3Error> {
+    let is_method = |name: &&str| name.starts_with("x-amz-server-side-encryption") && !name.starts_with(OWN_KEY);
+    match headers.keys().map(HeaderName::as_str).find(is_method) {
+        Some(name) => Err(S3Error::invalid_argument("x-amz-server-side-encryption header is not supported for this operation.", name, "")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -221,7 +154,7 @@ mod tests {
     use garage_model::rows::object::ObjectMeta;
     use http::{HeaderMap, HeaderName, HeaderValue};
 
-    use super::{check_acl, object_headers, refuse_on_read, refuse_on_write, write_object_headers};
+    use super::{object_headers, refuse_labels, refuse_on_read, refuse_on_write, write_object_headers};
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let pair =
@@ -249,6 +182,9 @@ mod tests {
             ("x-amz-meta-A", "1"),
             ("x-amz-meta-a", "2"),
             ("x-amz-meta-umlaut", "ä"),
+            ("x-amz-meta-word", "=?ISO-8859-1?Q?=E4?="),
+            ("x-amz-meta-ascii-word", "=?UTF-8?Q?plain?="),
+            ("x-amz-meta-no-word", "=?what?"),
             ("x-amz-storage-class", "STANDARD_IA"),
             ("x-amz-website-redirect-location", "/other"),
             ("content-language", ""),
@@ -259,6 +195,10 @@ mod tests {
         assert_eq!(get("content-encoding"), Some("gzip"));
         assert_eq!(get("x-amz-meta-a"), Some("1,2"));
         assert_eq!(get("x-amz-meta-umlaut"), Some("=?UTF-8?B?w6Q=?="));
+        assert_eq!(get("x-amz-meta-word"), Some("=?UTF-8?B?w6Q=?="));
+        assert_eq!(get("x-amz-meta-ascii-word"), Some("plain"));
+        assert_eq!(get("x-amz-meta-no-word"), Some("=?what?"));
+        assert_eq!(get("x-amz-missing-meta"), None);
         assert_eq!(get("x-amz-storage-class"), Some("STANDARD_IA"));
         assert_eq!(get("x-amz-website-redirect-location"), Some("/other"));
         assert_eq!(get("content-language"), None);
@@ -272,6 +212,15 @@ mod tests {
     }
 
     #[test]
+    fn values_that_no_header_can_carry_are_counted() {
+        let mut sent = headers(&[("x-amz-meta-line-end", "=?UTF-8?Q?a=0Ab?=")]);
+        sent.insert("x-amz-meta-bytes", HeaderValue::from_bytes(b"\xff").unwrap());
+        let mut out = HeaderMap::new();
+        write_object_headers(&ObjectMeta { headers: object_headers(&sent).unwrap(), ..ObjectMeta::default() }, &mut out);
+        assert_eq!(out["x-amz-missing-meta"], "2");
+    }
+
+    #[test]
     fn metadata_has_a_limit() {
         let fits = "v".repeat(2048 - 1);
         assert!(object_headers(&headers(&[("x-amz-meta-a", &fits)])).is_ok());
@@ -282,27 +231,16 @@ mod tests {
     #[test]
     fn nothing_asked_for_is_ignored() {
         let code = |name: &str, value: &str| refuse_on_write(&headers(&[(name, value)])).map_err(|error| error.code);
-        for name in [
-            "x-amz-server-side-encryption-customer-algorithm",
-            "x-amz-server-side-encryption-aws-kms-key-id",
-            "x-amz-object-lock-mode",
-            "x-amz-object-lock-legal-hold",
-            "x-amz-tagging",
-            "x-amz-write-offset-bytes",
-            "x-amz-copy-source-server-side-encryption-customer-key",
-        ] {
+        for name in ["x-amz-object-lock-event-hold", "x-amz-write-offset-bytes"] {
             assert_eq!(code(name, "x"), Err(ErrorCode::NotImplemented), "{name}");
         }
-        assert_eq!(code("x-amz-server-side-encryption", "AES256"), Err(ErrorCode::NotImplemented));
-        assert_eq!(code("x-amz-server-side-encryption", "ROT13"), Err(ErrorCode::InvalidArgument));
-        assert_eq!(code("x-amz-acl", "public-read"), Err(ErrorCode::AccessControlListNotSupported));
-        assert_eq!(code("x-amz-grant-read", "id=x"), Err(ErrorCode::AccessControlListNotSupported));
-        assert_eq!(code("x-amz-acl", "nonsense"), Err(ErrorCode::InvalidArgument));
-        assert_eq!(code("x-amz-acl", "private"), Ok(()));
-        assert!(check_acl(&headers(&[("x-amz-acl", "bucket-owner-full-control")]), ErrorCode::AccessDenied).is_ok());
-        let read = |name: &str| refuse_on_read(&headers(&[(name, "x")])).unwrap_err().code;
-        assert_eq!(read("x-amz-server-side-encryption"), ErrorCode::InvalidArgument);
-        assert_eq!(read("x-amz-server-side-encryption-customer-key"), ErrorCode::InvalidRequest);
+        let label = |name: &str, value: &str| refuse_labels(&headers(&[(name, value)])).map_err(|error| error.code);
+        assert_eq!(label("x-amz-acl", "public-read"), Err(ErrorCode::InvalidArgument));
+        assert_eq!(label("x-amz-tagging", "a=b"), Err(ErrorCode::InvalidArgument));
+        assert_eq!(label("x-amz-acl", "private"), Ok(()));
+        let read = |name: &str| refuse_on_read(&headers(&[(name, "x")])).map_err(|error| error.code);
+        assert_eq!(read("x-amz-server-side-encryption"), Err(ErrorCode::InvalidArgument));
+        assert_eq!(read("x-amz-server-side-encryption-customer-key"), Ok(()));
     }
 
     #[test]

@@ -1,13 +1,18 @@
-//! ListObjects in both versions, and ListObjectVersions of buckets that never had versions.
+//! ListObjects in both versions, and ListObjectVersions.
 //!
 //! Source: s3 reference §3.3.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use garage_api_common::{ErrorCode, S3Error, http::Body, query::Query, time::iso8601, xml::XmlWriter};
 use garage_model::{
-    listing::{ListEntry, ListPage, ListRequest},
+    index::Shown,
+    listing::{
+        ListEntry, ListPage, ListRequest,
+        versions::{ListVersionsRequest, ListedVersion, VersionEntry},
+    },
     rows::object::ObjectSummary,
 };
+use garage_rpc::register::slots::Slot;
 use http::Response;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
@@ -16,6 +21,7 @@ use crate::{
     limits::PAGE_MAX,
     request::{Request, Services, Target},
     settings::{Owner, owner_of},
+    versioning::{self, VersionName},
 };
 
 /// Left as they are by `encoding-type=url`; a space becomes `+`.
@@ -94,23 +100,36 @@ impl Common {
         xml.text(name, &self.encoding.apply(value));
     }
 
-    fn tail(&self, xml: &mut XmlWriter, page: &ListPage) {
+    fn tail(&self, xml: &mut XmlWriter, truncated: bool) {
         xml.value("MaxKeys", self.limit);
         if let Some(delimiter) = &self.delimiter {
             self.key(xml, "Delimiter", delimiter);
         }
         self.encoding.write(xml);
-        xml.value("IsTruncated", page.truncated);
+        xml.value("IsTruncated", truncated);
     }
 
-    fn prefixes(&self, xml: &mut XmlWriter, page: &ListPage) {
-        for entry in &page.entries {
-            if let ListEntry::Prefix(prefix) = entry {
-                xml.open("CommonPrefixes");
-                self.key(xml, "Prefix", prefix);
-                xml.close("CommonPrefixes");
+    fn prefixes<'a>(&self, xml: &mut XmlWriter, prefixes: impl Iterator<Item = &'a String>) {
+        for prefix in prefixes {
+            xml.open("CommonPrefixes");
+            self.key(xml, "Prefix", prefix);
+            xml.close("CommonPrefixes");
+        }
+    }
+
+    fn version(&self, xml: &mut XmlWriter, version: &ListedVersion, owner: &Owner) {
+        let name = if matches!(version.shown, Shown::Object(_)) { "Version" } else { "DeleteMarker" };
+        xml.open(name);
+        self.key(xml, "Key", &version.key);
+        xml.text("VersionId", &versioning::version_text(version.slot)).value("IsLatest", version.is_latest);
+        match &version.shown {
+            Shown::Object(summary) => write_summary(xml, summary, Some(owner)),
+            Shown::Marker { modified_ms } => {
+                xml.text("LastModified", &iso8601(*modified_ms));
+                owner.write(xml, "Owner");
             }
         }
+        xml.close(name);
     }
 
     fn contents(&self, xml: &mut XmlWriter, page: &ListPage, owner: Option<&Owner>) {
@@ -138,6 +157,10 @@ fn write_summary(xml: &mut XmlWriter, summary: &ObjectSummary, owner: Option<&Ow
     xml.text("StorageClass", summary.storage_class.as_deref().unwrap_or("STANDARD"));
 }
 
+fn prefixes_of(page: &ListPage) -> impl Iterator<Item = &String> {
+    page.entries.iter().filter_map(|entry| if let ListEntry::Prefix(prefix) = entry { Some(prefix) } else { None })
+}
+
 /// GET of a bucket, version 1.
 pub async fn list_objects(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     let common = Common::parse(&request.query)?;
@@ -154,9 +177,9 @@ pub async fn list_objects(services: &Services, target: &Target, request: &Reques
     {
         common.key(&mut xml, "NextMarker", last.marker());
     }
-    common.tail(&mut xml, &page);
+    common.tail(&mut xml, page.truncated);
     common.contents(&mut xml, &page, Some(&owner_of(target, request)));
-    common.prefixes(&mut xml, &page);
+    common.prefixes(&mut xml, prefixes_of(&page));
     xml.close("ListBucketResult");
     Ok(answer::xml(xml.finish()))
 }
@@ -182,50 +205,70 @@ pub async fn list_objects_v2(services: &Services, target: &Target, request: &Req
         common.key(&mut xml, "StartAfter", start_after);
     }
     xml.value("KeyCount", page.entries.len());
-    common.tail(&mut xml, &page);
+    common.tail(&mut xml, page.truncated);
     let owner = request.query.get("fetch-owner").is_some_and(|fetch| fetch.eq_ignore_ascii_case("true"));
     common.contents(&mut xml, &page, owner.then(|| owner_of(target, request)).as_ref());
-    common.prefixes(&mut xml, &page);
+    common.prefixes(&mut xml, prefixes_of(&page));
     xml.close("ListBucketResult");
     Ok(answer::xml(xml.finish()))
 }
 
-/// GET of a bucket's versions: each object is its only version, `null`.
+/// GET of a bucket's versions, newest first for each key.
 pub async fn list_versions(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     let common = Common::parse(&request.query)?;
     let key_marker = request.query.get("key-marker").unwrap_or_default();
     let version_marker = request.query.get("version-id-marker").unwrap_or_default();
-    if !version_marker.is_empty() && key_marker.is_empty() {
-        let message = "A version-id marker cannot be specified without a key marker.";
-        return Err(S3Error::invalid_argument(message, "version-id-marker", version_marker));
-    }
-    if !version_marker.is_empty() && version_marker != "null" && !crate::get::looks_like_version_id(version_marker) {
-        return Err(crate::get::invalid_version_id(version_marker));
-    }
-    let page = common.page(services, target, request, Some(key_marker.to_owned())).await?;
+    let wanted = ListVersionsRequest {
+        prefix: common.prefix.clone(),
+        delimiter: common.delimiter.clone(),
+        key_marker: Some(key_marker.to_owned()),
+        version_marker: read_version_marker(key_marker, version_marker)?,
+        limit: common.limit,
+    };
+    let page = services.objects.list_versions(&target.bucket_ref(), &wanted, request.context()).await;
+    let page = page.map_err(|error| target.subject().error(error))?;
     let mut xml = XmlWriter::s3_document("ListVersionsResult");
     xml.text("Name", &target.bucket_name);
     common.key(&mut xml, "Prefix", &common.prefix);
     common.key(&mut xml, "KeyMarker", key_marker);
     xml.text("VersionIdMarker", version_marker);
-    if let (true, Some(last)) = (page.truncated, page.entries.last()) {
-        common.key(&mut xml, "NextKeyMarker", last.marker());
-        xml.optional("NextVersionIdMarker", matches!(last, ListEntry::Object { .. }).then_some("null"));
-    }
-    common.tail(&mut xml, &page);
-    let owner = owner_of(target, request);
-    for entry in &page.entries {
-        if let ListEntry::Object { key, summary } = entry {
-            xml.open("Version");
-            common.key(&mut xml, "Key", key);
-            xml.text("VersionId", "null").text("IsLatest", "true");
-            write_summary(&mut xml, summary, Some(&owner));
-            xml.close("Version");
+    if page.truncated {
+        match page.entries.last() {
+            Some(VersionEntry::Version(last)) => {
+                common.key(&mut xml, "NextKeyMarker", &last.key);
+                xml.text("NextVersionIdMarker", &versioning::version_text(last.slot));
+            }
+            Some(VersionEntry::Prefix(prefix)) => common.key(&mut xml, "NextKeyMarker", prefix),
+            None => {}
         }
     }
-    common.prefixes(&mut xml, &page);
+    common.tail(&mut xml, page.truncated);
+    let owner = owner_of(target, request);
+    for entry in &page.entries {
+        if let VersionEntry::Version(version) = entry {
+            common.version(&mut xml, version, &owner);
+        }
+    }
+    let prefixes = page.entries.iter().filter_map(|entry| if let VersionEntry::Prefix(prefix) = entry { Some(prefix) } else { None });
+    common.prefixes(&mut xml, prefixes);
     xml.close("ListVersionsResult");
     Ok(answer::xml(xml.finish()))
+}
+
+/// Where a page of versions goes on inside its key. Errors: 400 `InvalidArgument`.
+fn read_version_marker(key_marker: &str, version_marker: &str) -> Result<Option<Slot>, S3Error> {
+    if version_marker.is_empty() {
+        return Ok(None);
+    }
+    if key_marker.is_empty() {
+        let message = "A version-id marker cannot be specified without a key marker.";
+        return Err(S3Error::invalid_argument(message, "version-id-marker", version_marker));
+    }
+    match VersionName::parse(version_marker)? {
+        VersionName::Slot(slot) => Ok(Some(slot)),
+        // No version of ours: nothing of the key comes behind it.
+        VersionName::Unknown => Ok(None),
+    }
 }
 
 /// The form of tokens: what follows it is the last key or prefix of the page.

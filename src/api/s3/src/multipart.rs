@@ -11,13 +11,14 @@ use garage_api_common::{
     xml::{Element, XmlWriter, malformed, parse},
 };
 use garage_model::{
+    encryption::Encryption,
     limits::SINGLE_PUT_MAX_BYTES,
     rows::{
         checksum::{ChecksumKind, StoredChecksum},
         part::PART_NUMBER_MAX,
         upload::UploadId,
     },
-    uploads::{ChecksumOfUpload, CompleteRequest, CompletedPart, NewUpload, PartRange},
+    uploads::{ChecksumOfUpload, CompleteRequest, CompletedPart, NewUpload, PartRange, is_under_cluster_key, may_be_encrypted},
 };
 use http::{HeaderName, Response, StatusCode};
 
@@ -25,11 +26,16 @@ use crate::{
     answer, checksums,
     content::VerifiedContent,
     copy::{Copied, find_source, render},
+    encryption,
     error::{Subject, too_large},
-    headers,
+    headers, known_headers,
+    labels::add_labels,
+    lifecycle,
     limits::LONG_XML_MAX_BYTES,
     list::Encoding,
+    lock,
     request::{IncomingBody, Request, Services, Target, write_condition},
+    versioning,
 };
 
 /// An upload that a request names.
@@ -63,12 +69,17 @@ impl<'a> NamedUpload<'a> {
 /// POST of a new upload.
 pub async fn create(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
-    let stored_headers = headers::object_headers(&request.headers)?;
+    known_headers::refuse_conditions(&request.headers)?;
+    encryption::refuse_source_key(&request.headers)?;
+    let mut stored_headers = headers::object_headers(&request.headers)?;
+    lock::check(target, request, &stored_headers.lock)?;
+    add_labels(services, target, request, &mut stored_headers).await?;
     let asked = asked_checksum(request)?;
     let (algorithm, kind) = asked.unwrap_or((checksums::DEFAULT, ChecksumType::FullObject));
+    let encryption = stored_headers.encryption.clone();
     let new = NewUpload {
         headers: stored_headers,
-        initiator: request.key.id.clone(),
+        initiator: request.sender_id().to_owned(),
         checksum: Some((checksums::to_model(algorithm), checksums::kind_to_model(kind))),
         checksum_explicit: asked.is_some(),
     };
@@ -78,6 +89,8 @@ pub async fn create(services: &Services, target: &Target, request: &Request) -> 
     xml.text("Bucket", &target.bucket_name).text("Key", &target.key).text("UploadId", &id.to_string());
     xml.close("InitiateMultipartUploadResult");
     let mut response = answer::xml(xml.finish());
+    encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
+    lifecycle::add_abort(response.headers_mut(), target, request.now_ms);
     if let Some((algorithm, kind)) = asked {
         let out = response.headers_mut();
         headers::put(out, HeaderName::from_static("x-amz-checksum-algorithm"), algorithm.name());
@@ -105,8 +118,12 @@ fn asked_checksum(request: &Request) -> Result<Option<(ChecksumAlgorithm, Checks
 /// PUT of a part.
 pub async fn upload_part(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
+    headers::refuse_labels(&request.headers)?;
+    known_headers::refuse_conditions(&request.headers)?;
+    known_headers::refuse_placement(&request.headers)?;
     let part_number = part_number(request)?;
     let upload = NamedUpload::of(request)?;
+    let encryption = part_encryption(services, target, request, &upload).await?;
     let spec = body.spec()?;
     let size_bytes = spec.required_length_bytes()?;
     if SINGLE_PUT_MAX_BYTES < size_bytes {
@@ -125,11 +142,35 @@ pub async fn upload_part(services: &Services, target: &Target, request: &Request
     }
     let content = VerifiedContent::new(body.open(spec.compute(kept)), kept, ChecksumKind::FullObject);
     let (bucket, context) = (target.bucket_ref(), request.stream_context());
-    let put = services.uploads.put_part(&bucket, &target.key, upload.id, part_number, Box::new(content), context);
+    let uploads = &services.uploads;
+    let put = uploads.put_sealed_part(&bucket, &target.key, upload.id, part_number, Box::new(content), encryption.as_ref(), context);
     let stored = put.await.map_err(|error| upload.subject(target).error(error))?;
     let mut response = answer::empty(StatusCode::OK);
     answer::add_part(response.headers_mut(), &stored.etag, stored.checksum.as_ref());
+    encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
     Ok(response)
+}
+
+/// How a part is to be encrypted: as its upload, with the same key. Errors: 400 `InvalidRequest`.
+async fn part_encryption(
+    services: &Services,
+    target: &Target,
+    request: &Request,
+    upload: &NamedUpload<'_>,
+) -> Result<Option<Encryption>, S3Error> {
+    headers::refuse_on_read(&request.headers)?;
+    let key = encryption::customer_key(&request.headers, encryption::OWN_KEY)?;
+    if key.is_none() && !may_be_encrypted(upload.id) {
+        return Ok(None);
+    }
+    let row = services.uploads.get(&target.bucket_ref(), &target.key, upload.id, request.context()).await;
+    let row = row.map_err(|error| upload.subject(target).error(error))?;
+    encryption::open(services, row.headers.encryption.as_ref(), key.as_ref()).map_err(|error| match error.code {
+        ErrorCode::AccessDenied | ErrorCode::InvalidRequest => {
+            S3Error::invalid_request("The provided encryption parameters did not match the ones used originally.")
+        }
+        _ => error,
+    })
 }
 
 fn checksum_mismatch(expected: ChecksumAlgorithm, actual: ChecksumAlgorithm) -> S3Error {
@@ -152,8 +193,11 @@ fn invalid_part_number(text: &str) -> S3Error {
 /// PUT of a part with the content of an object, or of a range of it.
 pub async fn upload_part_copy(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
+    headers::refuse_labels(&request.headers)?;
+    known_headers::refuse_conditions(&request.headers)?;
     let part_number = part_number(request)?;
     let upload = NamedUpload::of(request)?;
+    let encryption = part_encryption(services, target, request, &upload).await?;
     let source = find_source(services, request).await?;
     let size_bytes = source.found.meta.size_bytes;
     let range = match request.header("x-amz-copy-source-range")? {
@@ -170,15 +214,20 @@ pub async fn upload_part_copy(services: &Services, target: &Target, request: &Re
     let content = services.uploads.part_source(PartRange { found: &source.found, range }, context);
     let kept = upload.named_algorithm().unwrap_or(checksums::DEFAULT);
     let content = VerifiedContent::of_copy(&services.runtime, content, len_bytes, kept, ChecksumKind::FullObject)?;
-    let put = services.uploads.put_part(&bucket, &target.key, upload.id, part_number, Box::new(content), context);
+    let uploads = &services.uploads;
+    let put = uploads.put_sealed_part(&bucket, &target.key, upload.id, part_number, Box::new(content), encryption.as_ref(), context);
     let stored = put.await.map_err(|error| upload.subject(target).error(error))?;
     let copied = Copied { modified_ms: stored.modified_ms, etag: stored.etag, checksum: stored.checksum };
-    Ok(answer::xml(render("CopyPartResult", &copied)))
+    let mut response = answer::xml(render("CopyPartResult", &copied));
+    encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
+    source.add_version(response.headers_mut());
+    Ok(response)
 }
 
 /// POST of the list of parts that make up the object.
 pub async fn complete(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
+    headers::refuse_labels(&request.headers)?;
     let upload = NamedUpload::of(request)?;
     let condition = write_condition(ParsedCondition::parse(&request.headers)?);
     let size_bytes = object_size(request)?;
@@ -204,7 +253,13 @@ pub async fn complete(services: &Services, target: &Target, request: &Request, b
     xml.text("Bucket", &target.bucket_name).text("Key", &target.key).text("ETag", &headers::quoted(&stored.etag));
     checksums::write_xml(&mut xml, stored.checksum.as_ref(), u32::try_from(parts.len()).ok(), true);
     xml.close("CompleteMultipartUploadResult");
-    Ok(answer::xml(xml.finish()))
+    let mut response = answer::xml(xml.finish());
+    if is_under_cluster_key(upload.id) {
+        headers::put(response.headers_mut(), HeaderName::from_static("x-amz-server-side-encryption"), "AES256");
+    }
+    versioning::add_version(response.headers_mut(), stored.slot);
+    lifecycle::add_expiration(response.headers_mut(), target, stored.size_bytes, stored.modified_ms, &[]);
+    Ok(response)
 }
 
 fn object_size(request: &Request) -> Result<Option<u64>, S3Error> {

@@ -4,7 +4,10 @@
 
 use garage_api_common::{S3Error, http::Body, query::Query, time::iso8601, xml::XmlWriter};
 use garage_model::{
-    rows::upload::{UploadId, UploadRow},
+    rows::{
+        checksum::{ChecksumAlgorithm, ChecksumKind},
+        upload::UploadId,
+    },
     uploads::{ListPartsPage, ListUploadsPage, ListUploadsRequest, ListedPart, UploadEntry},
 };
 use http::Response;
@@ -39,11 +42,11 @@ fn part_marker(query: &Query) -> Result<u16, S3Error> {
 fn render_parts(target: &Target, request: &Request, upload: &str, marker: u16, limit: usize, page: &ListPartsPage) -> String {
     let mut xml = XmlWriter::s3_document("ListPartsResult");
     xml.text("Bucket", &target.bucket_name).text("Key", &target.key).text("UploadId", upload);
-    write_people(&mut xml, target, request, &page.upload);
+    write_people(&mut xml, target, request, &page.upload.initiator, page.upload.headers.storage_class.as_deref());
     let next = page.parts.last().map_or(marker, |part| part.part_number);
     xml.value("PartNumberMarker", marker).value("NextPartNumberMarker", next).value("MaxParts", limit);
     xml.value("IsTruncated", page.truncated && 0 < limit);
-    write_checksum_choice(&mut xml, &page.upload);
+    write_checksum_choice(&mut xml, page.upload.checksum);
     page.parts.iter().for_each(|part| write_part(&mut xml, part));
     xml.close("ListPartsResult");
     xml.finish()
@@ -57,14 +60,14 @@ fn write_part(xml: &mut XmlWriter, part: &ListedPart) {
 }
 
 /// Initiator, owner and storage class of an upload.
-fn write_people(xml: &mut XmlWriter, target: &Target, request: &Request, upload: &UploadRow) {
-    Owner::of_id(&upload.initiator, request).write(xml, "Initiator");
+fn write_people(xml: &mut XmlWriter, target: &Target, request: &Request, initiator: &str, storage_class: Option<&str>) {
+    Owner::of_id(initiator, request).write(xml, "Initiator");
     owner_of(target, request).write(xml, "Owner");
-    xml.text("StorageClass", upload.headers.storage_class.as_deref().unwrap_or("STANDARD"));
+    xml.text("StorageClass", storage_class.unwrap_or("STANDARD"));
 }
 
-fn write_checksum_choice(xml: &mut XmlWriter, upload: &UploadRow) {
-    if let Some((algorithm, kind)) = upload.checksum {
+fn write_checksum_choice(xml: &mut XmlWriter, chosen: Option<(ChecksumAlgorithm, ChecksumKind)>) {
+    if let Some((algorithm, kind)) = chosen {
         xml.text("ChecksumAlgorithm", checksums::to_api(algorithm).name()).text("ChecksumType", checksums::kind_to_api(kind).name());
     }
 }
@@ -123,9 +126,10 @@ fn render_uploads(target: &Target, request: &Request, wanted: &ListUploadsReques
             xml.open("Upload");
             key(&mut xml, "Key", &upload.key);
             xml.text("UploadId", &upload.id.to_string());
-            write_people(&mut xml, target, request, &upload.row);
-            xml.text("Initiated", &iso8601(upload.row.initiated_ms));
-            write_checksum_choice(&mut xml, &upload.row);
+            let summary = &upload.summary;
+            write_people(&mut xml, target, request, &summary.initiator, summary.storage_class.as_deref());
+            xml.text("Initiated", &iso8601(summary.initiated_ms));
+            write_checksum_choice(&mut xml, summary.checksum);
             xml.close("Upload");
         }
     }

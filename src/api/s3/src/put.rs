@@ -9,18 +9,30 @@ use http::{Response, StatusCode};
 use crate::{
     answer, checksums,
     content::VerifiedContent,
+    encryption,
     error::too_large,
-    headers,
+    headers, known_headers,
+    labels::add_labels,
+    lifecycle, lock,
     request::{IncomingBody, Request, Services, Target, write_condition},
+    versioning,
 };
 
-/// PUT of an object.
+/// PUT of an object, or POST of a form, which comes as the PUT that it stands for.
 pub async fn put_object(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
-    let stored_headers = headers::object_headers(&request.headers)?;
+    known_headers::refuse_placement(&request.headers)?;
+    encryption::refuse_source_key(&request.headers)?;
+    let mut stored_headers = headers::object_headers(&request.headers)?;
+    lock::check(target, request, &stored_headers.lock)?;
+    add_labels(services, target, request, &mut stored_headers).await?;
     let condition = write_condition(ParsedCondition::parse(&request.headers)?);
     let spec = body.spec()?;
-    let size_bytes = spec.required_length_bytes()?;
+    if lock::needs_integrity(target, &stored_headers.lock) && !body.of_form {
+        spec.require_integrity()?;
+    }
+    // A form's file tells its length by its end.
+    let size_bytes = if body.of_form { 0 } else { spec.required_length_bytes()? };
     if SINGLE_PUT_MAX_BYTES < size_bytes {
         return Err(too_large(size_bytes, SINGLE_PUT_MAX_BYTES));
     }
@@ -29,11 +41,15 @@ pub async fn put_object(services: &Services, target: &Target, request: &Request,
     }
     let kept = spec.declared().algorithm().unwrap_or(checksums::DEFAULT);
     let content = VerifiedContent::new(body.open(spec.compute(kept)), kept, ChecksumKind::FullObject);
+    let encryption = stored_headers.encryption.clone();
     let (bucket, context) = (target.bucket_ref(), request.stream_context());
     let put = services.objects.put(&bucket, &target.key, stored_headers, Box::new(content), &condition, context);
     let stored = put.await.map_err(|error| target.write_subject(&condition).error(error))?;
     let mut response = answer::empty(StatusCode::OK);
     answer::add_stored(response.headers_mut(), &stored.etag, stored.checksum.as_ref(), None);
+    encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
+    versioning::add_version(response.headers_mut(), stored.slot);
+    lifecycle::add_expiration(response.headers_mut(), target, stored.size_bytes, stored.modified_ms, &[]);
     Ok(response)
 }
 

@@ -3,22 +3,26 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use garage_api_common::{
     S3Error,
     checksum::ChecksumAlgorithm,
     conditions,
     http::RequestBody,
-    payload::{BodySpec, VerifiedBody},
+    payload::{BodySpec, BoxError, VerifiedBody},
     query::Query,
     sigv4::PayloadMode,
 };
 use garage_model::{
     RequestContext,
     access::{AccessControl, BucketView},
+    acl::ANONYMOUS_ID,
+    judge::Judge,
     keys::AccessKey,
     objects::{BucketRef, Objects, WriteCondition},
     uploads::Uploads,
 };
+use garage_rpc::register::WriteId;
 use garage_util::runtime::Runtime;
 use http::HeaderMap;
 use tokio::time::Instant;
@@ -27,6 +31,8 @@ use crate::{
     error::Subject,
     headers,
     limits::{REQUEST_TIMEOUT, STREAM_TIMEOUT},
+    post::FormFile,
+    sender::Sender,
 };
 
 /// The services that handlers work with. Cheap to clone.
@@ -44,7 +50,9 @@ pub struct Request {
     /// With those that a presigner moved into the query.
     pub headers: HeaderMap,
     pub query: Query,
-    pub key: AccessKey,
+    /// The key that signed it; `None`: nobody did.
+    pub key: Option<AccessKey>,
+    pub sender: Sender,
     pub trace: u64,
     pub now_ms: u64,
     /// The client waits for `100 Continue`: refuse what can be refused before its body is asked for.
@@ -54,6 +62,14 @@ pub struct Request {
 }
 
 impl Request {
+    /// The key that signed it. Errors: 403 `AccessDenied` for what is never anonymous.
+    pub fn signer(&self) -> Result<&AccessKey, S3Error> {
+        self.key.as_ref().ok_or_else(S3Error::access_denied)
+    }
+    /// The id of the key that signed it, or the one that S3 shows for nobody.
+    pub fn sender_id(&self) -> &str {
+        self.key.as_ref().map_or(ANONYMOUS_ID, |key| &key.id)
+    }
     /// For requests that stream no body.
     pub fn context(&self) -> RequestContext {
         RequestContext { deadline: Instant::now() + REQUEST_TIMEOUT, trace: self.trace }
@@ -70,14 +86,24 @@ impl Request {
 
 /// A request's body, and what is known of it.
 pub struct IncomingBody {
-    pub stream: RequestBody,
-    /// As on the wire, without hoisted ones.
+    pub stream: BoxStream<'static, Result<Bytes, BoxError>>,
+    /// As on the wire, without hoisted ones; of a form, those that its fields make up.
     pub headers: HeaderMap,
     pub mode: PayloadMode,
+    /// It is the file of a form, whose length is not announced.
+    pub of_form: bool,
     pub runtime: Runtime,
 }
 
 impl IncomingBody {
+    /// The body of a request.
+    pub fn of_request(stream: RequestBody, headers: HeaderMap, mode: PayloadMode, runtime: Runtime) -> IncomingBody {
+        IncomingBody { stream: stream.map_err(Into::into).boxed(), headers, mode, of_form: false, runtime }
+    }
+    /// The file of a form.
+    pub fn of_form(file: FormFile, headers: HeaderMap, runtime: Runtime) -> IncomingBody {
+        IncomingBody { stream: file.boxed(), headers, mode: PayloadMode::Unsigned, of_form: true, runtime }
+    }
     /// What the headers promise of it.
     pub fn spec(&self) -> Result<BodySpec, S3Error> {
         BodySpec::parse(&self.headers, self.mode.clone())
@@ -111,6 +137,10 @@ pub struct Target {
     pub bucket_name: String,
     pub bucket: BucketView,
     pub key: String,
+    /// Decides about what else the caller may do here.
+    pub judge: Judge,
+    /// If the verdict depended on the object: the version that was looked at, `None` for none.
+    pub judged: Option<Option<WriteId>>,
 }
 
 impl Target {

@@ -37,6 +37,7 @@ pub enum BucketOperation {
     ListMultipartUploads,
     GetBucketLocation,
     DeleteObjects,
+    PostObject,
     GetBucketAcl,
     PutBucketAcl,
     GetSetting(Setting),
@@ -63,8 +64,12 @@ pub enum ObjectOperation {
     GetObjectAcl,
     PutObjectAcl,
     GetObjectTagging,
+    PutObjectTagging,
     DeleteObjectTagging,
-    GetObjectLockState,
+    GetObjectRetention,
+    PutObjectRetention,
+    GetObjectLegalHold,
+    PutObjectLegalHold,
 }
 
 /// The operation of a request. `headers`: with those of a presigned query.
@@ -125,7 +130,7 @@ fn route_plain_bucket(method: &Method, query: &Query) -> Result<BucketOperation,
         Method::HEAD => Ok(BucketOperation::HeadBucket),
         Method::PUT => Ok(BucketOperation::CreateBucket),
         Method::DELETE => Ok(BucketOperation::DeleteBucket),
-        Method::POST => Err(S3Error::operation_not_implemented("PostObject")),
+        Method::POST => Ok(BucketOperation::PostObject),
         _ => Err(S3Error::method_not_allowed(method, "BUCKET", "GET, HEAD, PUT, POST, DELETE")),
     }
 }
@@ -226,8 +231,12 @@ fn route_object_selector(name: &str, method: &Method, query: &Query, headers: &H
         ("acl", "GET") => ObjectOperation::GetObjectAcl,
         ("acl", _) => ObjectOperation::PutObjectAcl,
         ("tagging", "GET") => ObjectOperation::GetObjectTagging,
+        ("tagging", "PUT") => ObjectOperation::PutObjectTagging,
         ("tagging", "DELETE") => ObjectOperation::DeleteObjectTagging,
-        ("retention" | "legal-hold", "GET") => ObjectOperation::GetObjectLockState,
+        ("retention", "GET") => ObjectOperation::GetObjectRetention,
+        ("retention", _) => ObjectOperation::PutObjectRetention,
+        ("legal-hold", "GET") => ObjectOperation::GetObjectLegalHold,
+        ("legal-hold", _) => ObjectOperation::PutObjectLegalHold,
         ("attributes", _) => ObjectOperation::GetObjectAttributes,
         (name, _) => return Err(S3Error::not_implemented(name)),
     })

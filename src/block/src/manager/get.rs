@@ -60,6 +60,9 @@ impl BlockManager {
         let got = self.0.calls.read_hedged(nodes, 1, context.deadline, |node| self.fetch(node, block, context), judge).await;
         for (node, error) in &failures {
             self.act_on_failure(*node, error, block.hash, got.as_ref());
+            if *node == self.0.mesh.local() && matches!(error, NodeError::Missing) && holders.write.contains(*node) {
+                self.queue_missing(block.hash);
+            }
         }
         got.ok_or_else(|| read_error(block.hash, nodes, &failures))
     }
@@ -94,6 +97,16 @@ impl BlockManager {
         let bytes = body.map_err(|error| NodeError::Body(error.to_string()))?;
         let encoded = EncodedBlock { encoding: header.encoding, bytes };
         Ok(self.0.runtime.blocking(Lane::Compute, move || encoded.decode(block.hash)).await??)
+    }
+
+    /// A copy that should be here is not: the resync fetches it.
+    fn queue_missing(&self, hash: BlockHash) {
+        let references = self.0.service.references().clone();
+        self.0.runtime.spawn("missing block", async move {
+            if let Err(error) = references.queue_missing(hash).await {
+                tracing::warn!(%hash, %error, "a missing block could not be queued; a repair of the blocks will find it");
+            }
+        });
     }
 
     /// Sees to a bad copy: its node looks at it, and ours is replaced by the good bytes.

@@ -1,16 +1,18 @@
 //! The other nodes, as the block manager needs them; a trait, so that tests can put stuck, lying and dead nodes in their place.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
-use garage_net::{BodyStream, CallError, NodeId};
+use garage_net::{BodyStream, CallError, Class, NodeId};
 use garage_rpc::{CallOptions, Cluster, Encoded, LayoutNotReady, Message, Placement, StoreMark, register::QuorumSets};
 
 use super::RequestContext;
 use crate::{
     hash::BlockHash,
-    message::{AddReferences, BlockHeader, CheckBlock, CopyState, GetBlock, PutBlock, ReferencesAdded},
+    message::{
+        AddReferences, AskBlocks, BlockHeader, BlocksKnown, CheckBlock, CopyState, GetBlock, HintReferences, PutBlock, ReferencesAdded,
+    },
     service::body_of,
 };
 
@@ -45,6 +47,22 @@ pub trait Mesh: Send + Sync {
     ) -> BoxFuture<'static, Result<ReferencesAdded, CallError>>;
     /// Asks a node to look at its copy.
     fn check(&self, to: NodeId, message: CheckBlock, context: RequestContext) -> BoxFuture<'static, Result<CopyState, CallError>>;
+    /// Asks a node what it knows of blocks.
+    fn ask(&self, to: NodeId, message: AskBlocks, context: RequestContext) -> BoxFuture<'static, Result<BlocksKnown, CallError>>;
+    /// Tells a node of references whose versions may be dead.
+    fn hint(&self, to: NodeId, message: HintReferences, context: RequestContext) -> BoxFuture<'static, Result<StoreMark, CallError>>;
+    /// As [`Mesh::get`], giving way to what clients wait for.
+    fn fetch(&self, to: NodeId, message: GetBlock, context: RequestContext) -> BoxFuture<'static, Result<SentBlock, CallError>>;
+    /// As [`Mesh::put`], giving way to what clients wait for.
+    fn hand_over(
+        &self,
+        to: NodeId,
+        message: PutBlock,
+        bytes: Bytes,
+        context: RequestContext,
+    ) -> BoxFuture<'static, Result<StoreMark, CallError>>;
+    /// Every other node that may still have a copy of some block: storage nodes of all layout versions that are remembered.
+    fn former_holders(&self) -> Vec<NodeId>;
 }
 
 /// A block on its way.
@@ -63,10 +81,15 @@ fn call<M: Message>(
     to: NodeId,
     message: &M,
     body: Option<BodyStream>,
-    context: RequestContext,
+    options: impl Into<CallOptions>,
 ) -> BoxFuture<'static, Called<M>> {
-    let (cluster, message) = (cluster.clone(), Encoded::new(message));
-    async move { cluster.call_with_body(to, &message, body, context.into()).await }.boxed()
+    let (cluster, message, options) = (cluster.clone(), Encoded::new(message), options.into());
+    async move { cluster.call_with_body(to, &message, body, options).await }.boxed()
+}
+
+/// Options of a call that gives way to what clients wait for.
+fn calm(context: RequestContext) -> CallOptions {
+    CallOptions::from(context).in_class(Class::Background)
 }
 
 /// Notes how far the store of the node had come that acknowledged a write.
@@ -75,6 +98,14 @@ fn noted(cluster: &Cluster, to: NodeId, mark: StoreMark) -> StoreMark {
         tracing::warn!(node = %to.short(), ?regression, "a node acknowledged a block with another store than before");
     }
     mark
+}
+
+/// The holders in versions that are no longer live and still kept, of those that can be reached, whether they have a role now or not.
+fn former_holders(cluster: &Cluster, block: BlockHash) -> std::collections::BTreeSet<NodeId> {
+    let (layout, hash) = (cluster.layout(), block.placement_hash());
+    let former = layout.historical().filter(|version| version.is_ready());
+    let holders = former.flat_map(|version| version.nodes_of(version.partition_of(&hash)).collect::<Vec<NodeId>>());
+    holders.filter(|node| cluster.is_up(*node)).collect()
 }
 
 impl Mesh for Cluster {
@@ -89,6 +120,10 @@ impl Mesh for Cluster {
         let mut others: Vec<NodeId> = placement.write.nodes().into_iter().filter(|node| !read_order.contains(node)).collect();
         self.order_by_nearness(&mut others);
         read_order.extend(others);
+        // Blocks move after their rows: who held them in a version that was just left may still be the only one who has them.
+        let mut former: Vec<NodeId> = former_holders(self, block).into_iter().filter(|node| !read_order.contains(node)).collect();
+        self.order_by_nearness(&mut former);
+        read_order.extend(former);
         Ok(Holders { write: placement.write.clone(), read_order, placement: Some(Arc::new(placement)) })
     }
 
@@ -125,5 +160,39 @@ impl Mesh for Cluster {
     fn check(&self, to: NodeId, message: CheckBlock, context: RequestContext) -> BoxFuture<'static, Result<CopyState, CallError>> {
         let sent = call(self, to, &message, None, context);
         async move { Ok(sent.await?.0) }.boxed()
+    }
+
+    fn ask(&self, to: NodeId, message: AskBlocks, context: RequestContext) -> BoxFuture<'static, Result<BlocksKnown, CallError>> {
+        let sent = call(self, to, &message, None, context);
+        async move { Ok(sent.await?.0) }.boxed()
+    }
+
+    fn hint(&self, to: NodeId, message: HintReferences, context: RequestContext) -> BoxFuture<'static, Result<StoreMark, CallError>> {
+        let (cluster, sent) = (self.clone(), call(self, to, &message, None, context));
+        async move { Ok(noted(&cluster, to, sent.await?.0)) }.boxed()
+    }
+
+    fn fetch(&self, to: NodeId, message: GetBlock, context: RequestContext) -> BoxFuture<'static, Result<SentBlock, CallError>> {
+        call(self, to, &message, None, calm(context))
+    }
+
+    fn hand_over(
+        &self,
+        to: NodeId,
+        message: PutBlock,
+        bytes: Bytes,
+        context: RequestContext,
+    ) -> BoxFuture<'static, Result<StoreMark, CallError>> {
+        let (cluster, sent) = (self.clone(), call(self, to, &message, Some(body_of(bytes, None)), calm(context)));
+        async move { Ok(noted(&cluster, to, sent.await?.0)) }.boxed()
+    }
+
+    fn former_holders(&self) -> Vec<NodeId> {
+        let layout = self.layout();
+        let versions = layout.live().chain(layout.historical());
+        let nodes: BTreeSet<NodeId> = versions.flat_map(|version| version.storage_nodes().iter().copied()).collect();
+        let mut nodes: Vec<NodeId> = nodes.into_iter().filter(|node| *node != Cluster::local(self)).collect();
+        self.order_by_nearness(&mut nodes);
+        nodes
     }
 }

@@ -4,6 +4,7 @@
 //! Reading order: `mesh` (the other nodes), `put`, `get`, `references`, `writer` (body to blocks), `reader` (blocks to body).
 
 mod get;
+mod hints;
 mod mesh;
 mod put;
 mod reader;
@@ -27,7 +28,7 @@ pub use self::{
     get::ReadBlockError,
     mesh::{Holders, Mesh, SentBlock},
     reader::BlockReader,
-    writer::{WriteError, WriteOptions},
+    writer::{BlockSeal, WriteError, WriteOptions},
 };
 use crate::{
     budget::ByteBudget,
@@ -229,6 +230,11 @@ impl BlockManager {
         &self.0.service
     }
 
+    /// The other nodes.
+    pub fn mesh(&self) -> &Arc<dyn Mesh> {
+        &self.0.mesh
+    }
+
     /// Bytes left of `block_ram_buffer_max`, for metrics.
     pub fn ram_buffer_free_bytes(&self) -> usize {
         self.0.ram.free_bytes()
@@ -236,4 +242,4 @@ impl BlockManager {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,7 +12,7 @@ use garage_util::runtime::Lane;
 use tokio::time::{sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{BlockManager, BlockRef, NodeError, PutBlockError, RequestContext};
+use super::{BlockManager, BlockRef, BlockSeal, NodeError, PutBlockError, RequestContext};
 use crate::{
     budget::{ByteBudget, Held},
     encoding::{Compression, EncodedBlock},
@@ -42,10 +42,11 @@ impl BlockManager {
         self.send(reference, encoded, held, context).await
     }
 
-    /// [`BlockManager::put`] for a block still in pieces, whose memory is held; returns what the pieces are together.
+    /// [`BlockManager::put`] for a block still in pieces, whose memory is held, sealed under its index if asked; returns what is stored.
     pub(super) async fn put_pieces(
         &self,
         pieces: Vec<Bytes>,
+        seal: Option<(Arc<dyn BlockSeal>, u64)>,
         make_reference: impl FnOnce(BlockHash) -> Reference,
         compression: Compression,
         held: Held,
@@ -53,6 +54,7 @@ impl BlockManager {
     ) -> Result<BlockRef, PutBlockError> {
         let prepared = self.0.runtime.blocking(Lane::Compute, move || {
             let content = join(pieces);
+            let content = seal.map_or_else(|| content.clone(), |(seal, index)| seal.seal(index, content.clone()));
             let (hash, len_bytes) = (BlockHash::of(&content), content.len());
             (BlockRef { hash, len_bytes: len_bytes as u32 }, EncodedBlock::encode(content, compression))
         });

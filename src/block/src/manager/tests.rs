@@ -1,6 +1,6 @@
 //! Three nodes in memory, each of which can be away, silent or full: what a request may count on all the same.
 
-mod nodes;
+pub(crate) mod nodes;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -34,6 +34,8 @@ fn block_of(content: &Bytes) -> BlockRef {
 
 fn options() -> WriteOptions {
     WriteOptions {
+        seal: None,
+        owner: b"owner".to_vec(),
         version: [7; 32],
         group: b"group".to_vec(),
         stamp: Stamp::from_parts(1, 1, false),

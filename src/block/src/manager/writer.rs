@@ -3,6 +3,8 @@
 //! A client's next block is gathered outside the shared memory budget, as it trickles in; once whole it waits for its place in the budget,
 //! and no more is read from that client meanwhile. So slow clients cannot starve fast ones, and slow nodes slow their writers.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use garage_util::hlc::Stamp;
@@ -19,15 +21,33 @@ pub struct WriteOptions {
     pub version: [u8; 32],
     /// The partition key under which it can be asked for.
     pub group: Vec<u8>,
+    /// Where in the group its row is, or will be.
+    pub owner: Vec<u8>,
     /// Its stamp.
     pub stamp: Stamp,
     /// [`Compression::Never`] for encrypted bytes; else what [`super::ManagerOptions`] says.
     pub compression: Compression,
+    /// Encrypts each block; `None`: they are stored as they are.
+    pub seal: Option<Arc<dyn BlockSeal>>,
+}
+
+/// Turns the content of a block into what is stored, named and sent: encrypts it.
+pub trait BlockSeal: Send + Sync + std::fmt::Debug {
+    /// Bytes that a sealed block is longer than its content.
+    fn overhead_bytes(&self) -> usize;
+    /// Seals the block of this index in its body. Computes: it is run in `Lane::Compute`.
+    fn seal(&self, index: u64, content: Bytes) -> Bytes;
 }
 
 impl WriteOptions {
     fn reference_to(&self, block: crate::hash::BlockHash) -> Reference {
-        Reference { block, version: self.version, group: ByteBuf::from(self.group.clone()), stamp: self.stamp }
+        Reference {
+            block,
+            version: self.version,
+            group: ByteBuf::from(self.group.clone()),
+            stamp: self.stamp,
+            owner: ByteBuf::from(self.owner.clone()),
+        }
     }
 }
 
@@ -97,11 +117,13 @@ impl BlockManager {
         options: &WriteOptions,
         context: RequestContext,
     ) -> Result<Vec<BlockRef>, WriteError<E>> {
+        let overhead_bytes = options.seal.as_ref().map_or(0, |seal| seal.overhead_bytes());
         let written = BodyWriter {
             manager: self,
             options,
             context,
-            cutter: Cutter::new(self.0.options.block_size_bytes),
+            // What is stored of a block, seal included, keeps to the configured size.
+            cutter: Cutter::new(self.0.options.block_size_bytes.saturating_sub(overhead_bytes).max(1)),
             entering: None,
             on_their_way: FuturesUnordered::new(),
             blocks: Vec::new(),
@@ -164,7 +186,8 @@ impl BodyWriter<'_> {
         self.blocks.push(None);
         let put = async move {
             let make_reference = |hash| options.reference_to(hash);
-            (index, manager.put_pieces(pieces, make_reference, options.compression, held, context).await)
+            let seal = options.seal.clone().map(|seal| (seal, index as u64));
+            (index, manager.put_pieces(pieces, seal, make_reference, options.compression, held, context).await)
         };
         self.on_their_way.push(put.boxed());
     }

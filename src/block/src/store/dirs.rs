@@ -125,9 +125,15 @@ pub struct DataDir {
     weight: u64,
     /// What it is in the lottery; a read-only directory without marker takes no part.
     marker: MarkerId,
+    /// It had no marker before this start: it was added, or its disk was replaced.
+    is_new: bool,
 }
 
 impl DataDir {
+    /// Whether it was made at this start.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
     /// Whether it takes new blocks.
     pub fn is_writable(&self) -> bool {
         0 < self.weight
@@ -164,7 +170,12 @@ impl DataDirs {
         let mut seen = KnownMarkers::default();
         let mut dirs = Vec::with_capacity(options.len());
         for option in options {
-            let marker = open_dir(disk, option, known.markers.get(&option.path), layout_file, &mut fresh)?;
+            let mut is_new = false;
+            let made = || {
+                is_new = true;
+                fresh()
+            };
+            let marker = open_dir(disk, option, known.markers.get(&option.path), layout_file, made)?;
             if let Some(marker) = marker
                 && let Some((first, _)) = seen.markers.iter().find(|(_, other)| **other == marker)
             {
@@ -172,7 +183,7 @@ impl DataDirs {
             }
             seen.markers.extend(marker.map(|marker| (option.path.clone(), marker)));
             let weight = if let DirUsage::Writable { capacity_bytes } = option.usage { capacity_bytes } else { 0 };
-            dirs.push(DataDir { path: option.path.clone(), weight, marker: marker.unwrap_or_default() });
+            dirs.push(DataDir { path: option.path.clone(), weight, marker: marker.unwrap_or_default(), is_new });
         }
         if seen != known {
             save_known(disk, layout_file, &seen)?;

@@ -12,6 +12,7 @@ mod dirs;
 mod locks;
 mod paths;
 mod read;
+mod walk;
 mod write;
 
 use std::{
@@ -34,6 +35,7 @@ use self::{dir_sync::DirSync, dirs::DataDirs, locks::HashLocks};
 pub use self::{
     dirs::{DataDirOptions, DirUsage, OpenStoreError},
     locks::HashLock,
+    walk::{Moved, WalkPosition, WalkStep},
 };
 use crate::{
     encoding::CorruptBlock,
@@ -157,6 +159,8 @@ pub struct StoreCounters {
     pub read_bytes: AtomicU64,
     /// Bad copies set aside.
     pub corrupt_count: AtomicU64,
+    /// Blocks deleted because nothing needs them, or because others hold them now.
+    pub deleted_count: AtomicU64,
     /// Reads that found no place at the disk in time.
     pub busy_count: AtomicU64,
 }
@@ -226,6 +230,11 @@ impl BlockStore {
     /// Waits for the locks of these blocks; hold them over writing a block and adding its reference. Ask for all at once.
     pub async fn lock(&self, hashes: impl IntoIterator<Item = BlockHash>) -> HashLock {
         self.0.locks.lock(hashes).await
+    }
+
+    /// Whether a data directory was made at this start: blocks that were in its place may be missing.
+    pub fn has_new_dir(&self) -> bool {
+        self.0.dirs.iter().any(dirs::DataDir::is_new)
     }
 
     /// What was done so far.

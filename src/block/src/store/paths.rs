@@ -29,6 +29,12 @@ pub fn block_file(data_dir: &Path, hash: BlockHash, encoding: Encoding) -> PathB
     })
 }
 
+/// The block that a file holds, by its name; `None`: it is no block file (one set aside, or not ours).
+pub fn hash_of_file(file: &Path) -> Option<BlockHash> {
+    let name = file.file_name()?.to_str()?;
+    name.strip_suffix(".zst").unwrap_or(name).parse().ok()
+}
+
 /// Where a bad copy goes: beside its place, so that a person finds it.
 pub fn set_aside_file(block_file: &Path) -> PathBuf {
     let mut name = block_file.as_os_str().to_owned();
@@ -51,7 +57,7 @@ pub fn is_temporary(file: &Path) -> bool {
 mod tests {
     use std::path::Path;
 
-    use super::{block_file, is_temporary, set_aside_file, temporary_file};
+    use super::{block_file, hash_of_file, is_temporary, set_aside_file, temporary_file};
     use crate::{encoding::Encoding, hash::BlockHash};
 
     #[test]
@@ -69,6 +75,8 @@ mod tests {
         let path = block_file(Path::new("/data"), hash, Encoding::Zstd);
         assert_eq!(path, Path::new("/data/a0/a1").join(format!("{name}.zst")));
         assert_eq!(set_aside_file(&path), Path::new("/data/a0/a1").join(format!("{name}.zst.corrupted")));
+        assert_eq!(hash_of_file(&path), Some(hash));
+        assert_eq!(hash_of_file(&set_aside_file(&path)), None, "a bad copy is no copy");
         assert_eq!(block_file(Path::new("/data"), hash, Encoding::Plain), Path::new("/data/a0/a1").join(name));
     }
 }

@@ -82,7 +82,7 @@ impl BlockStore {
 
 impl Inner {
     /// Where a block's file may be, most likely first.
-    fn places(&self, hash: BlockHash) -> Vec<(PathBuf, Encoding)> {
+    pub(super) fn places(&self, hash: BlockHash) -> Vec<(PathBuf, Encoding)> {
         let dirs = self.dirs.read_order(hash);
         dirs.iter().flat_map(|dir| ENCODINGS.map(|encoding| (block_file(&dir.path, hash, encoding), encoding))).collect()
     }

@@ -60,7 +60,7 @@ impl BlockStore {
     }
 
     /// Makes the entry of a file just renamed durable, and that of its directory if this process has not seen it durable.
-    async fn sync_place(&self, hash: BlockHash, place: Place) -> Result<(), StoreError> {
+    pub(super) async fn sync_place(&self, hash: BlockHash, place: Place) -> Result<(), StoreError> {
         if !self.0.synced {
             return Ok(());
         }
@@ -76,7 +76,7 @@ impl BlockStore {
 }
 
 /// Where a file went: its directory and those above it, up to the data directory.
-struct Place {
+pub(super) struct Place {
     dir_index: usize,
     lower: PathBuf,
     upper: PathBuf,
@@ -102,7 +102,7 @@ impl Inner {
         Err(failure.unwrap_or(StoreError::StorageFull { needed_bytes }))
     }
 
-    fn write_in(&self, dir: &DataDir, hash: BlockHash, block: &EncodedBlock, token: u64) -> io::Result<()> {
+    pub(super) fn write_in(&self, dir: &DataDir, hash: BlockHash, block: &EncodedBlock, token: u64) -> io::Result<()> {
         let needed_bytes = self.min_free_bytes.saturating_add(block.bytes.len() as u64);
         if self.disk.space(&dir.path)?.available_bytes < needed_bytes {
             return Err(io::ErrorKind::StorageFull.into());
@@ -149,7 +149,7 @@ impl Inner {
         }
     }
 
-    fn place_in(&self, dir: &DataDir, hash: BlockHash) -> Place {
+    pub(super) fn place_in(&self, dir: &DataDir, hash: BlockHash) -> Place {
         let (lower, upper) = block_dirs(&dir.path, hash);
         let dir_index = self.dirs.iter().position(|other| other.path == dir.path).unwrap_or(0);
         Place { dir_index, lower, upper, root: dir.path.clone() }

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use garage_api_admin::{
     endpoint::{
-        ApplyClusterLayout, ClusterLayoutSkipDeadNodes, GetClusterLayoutHistory, PreviewClusterLayoutChanges, RevertClusterLayout,
-        UpdateClusterLayout,
+        ApplyClusterLayout, ClusterLayoutSkipDeadNodes, GetClusterLayoutHistory, PreviewClusterLayoutChanges, RecoverClusterLayout,
+        RevertClusterLayout, UpdateClusterLayout,
     },
-    types::{ApplyVersion, Layout, LayoutParameters, LayoutPreview, LayoutUpdate, NoParameters, RoleChange, SkipDeadNodes, ZoneRedundancy},
+    types::{
+        ApplyVersion, Layout, LayoutParameters, LayoutPreview, LayoutUpdate, NoParameters, NodeProgress, RecoverLayout, RoleChange,
+        SkipDeadNodes, ZoneRedundancy,
+    },
 };
 
 use super::{
@@ -33,6 +36,7 @@ pub(crate) async fn run(session: &mut Session<'_>, command: LayoutCommand) -> Re
         LayoutCommand::Apply { version } => apply(session, version).await,
         LayoutCommand::Revert { yes, .. } => revert(session, yes).await,
         LayoutCommand::History => history(session).await,
+        LayoutCommand::Recover { accept_loss } => recover(session, accept_loss).await,
         LayoutCommand::SkipDeadNodes { version, allow_missing_data } => skip_dead_nodes(session, version, allow_missing_data).await,
     }
 }
@@ -217,6 +221,10 @@ async fn history(session: &mut Session<'_>) -> Result<(), CliError> {
     }
     session.out.title("LAYOUT HISTORY");
     session.out.table(&versions);
+    if !history.progress.is_empty() {
+        session.out.title("PROGRESS");
+        session.out.table(&progress_table(history.progress.iter()));
+    }
     let Some(trackers) = &history.update_trackers else {
         session.out.line("\nOne layout version is live: no data is moving.");
         return Ok(());
@@ -230,6 +238,58 @@ async fn history(session: &mut Session<'_>) -> Result<(), CliError> {
     session.out.line("\nSeveral layout versions are live while data moves. If nodes that hold it up are dead and will not come back:");
     session.out.line(format!("    garage layout skip-dead-nodes --version {} [--allow-missing-data]", history.current_version));
     Ok(())
+}
+
+/// How far the nodes are that have something to bring.
+pub(crate) fn progress_table<'a>(progress: impl Iterator<Item = (&'a String, &'a NodeProgress)>) -> Table {
+    let mut table = Table::new(["Node", "Version", "Partitions synced", "Recovering", "Blocks queued", "Bytes left"]);
+    for (node, progress) in progress {
+        table.row([
+            short(node).to_owned(),
+            format!("#{}", progress.version),
+            format!("{}/{}", progress.partitions_synced, progress.partitions_needed),
+            progress.partitions_recovering.to_string(),
+            progress.blocks_queued.to_string(),
+            binary_size(progress.bytes_left),
+        ]);
+    }
+    table
+}
+
+async fn recover(session: &mut Session<'_>, accept_loss: bool) -> Result<(), CliError> {
+    let recovered = session.call::<RecoverClusterLayout>(RecoverLayout { accept_loss }).await?;
+    session.out.title("WHAT IS LEFT");
+    let mut table = Table::pairs();
+    table.pair("Partitions of which nothing is lost:", recovered.sound_partitions);
+    table.pair("Partitions that may lack what was written last:", listed(&recovered.doubtful_partitions));
+    table.pair("Partitions without a complete copy:", listed(&recovered.partitions_without_copy));
+    let silent: Vec<&str> = recovered.silent_nodes.iter().map(|node| short(node)).collect();
+    table.pair("Storage nodes that did not answer:", if silent.is_empty() { "none".to_owned() } else { silent.join(", ") });
+    session.out.table(&table);
+    match recovered.forced_version {
+        Some(version) => {
+            report::print(session, None, &recovered.message);
+            session.out.line(format!(
+                "\nLayout version {version} was applied by force; nodes bring what is left to its places in the background."
+            ));
+        }
+        None => {
+            session.out.line(
+                "\nNothing was changed. If the silent nodes will never come back: `garage layout remove` them, then, on one node only:",
+            );
+            session.out.line("    garage layout recover --accept-loss");
+        }
+    }
+    Ok(())
+}
+
+/// A count, and the partitions if they are few.
+fn listed(partitions: &[u64]) -> String {
+    match partitions.len() {
+        0 => "0".to_owned(),
+        few @ 1..=16 => format!("{few} ({})", partitions.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")),
+        many => many.to_string(),
+    }
 }
 
 async fn skip_dead_nodes(session: &mut Session<'_>, version: u64, allow_missing_data: bool) -> Result<(), CliError> {

@@ -11,7 +11,7 @@ use super::{
     caller::call_nodes,
     error::CliError,
     format::{ago, binary_size, percent, short},
-    layout::{staged_table, tag_list},
+    layout::{progress_table, staged_table, tag_list},
     output::Table,
     session::Session,
 };
@@ -28,6 +28,7 @@ pub(crate) async fn status(session: &mut Session<'_>) -> Result<(), CliError> {
     session.out.table(&healthy);
     print_failed(session, &status.nodes, &layout);
     print_refused(session, &status.refused);
+    print_trouble(session, &status.nodes);
     if !layout.staged_role_changes.is_empty() {
         session.out.title("STAGED ROLE CHANGES");
         session.out.table(&staged_table(&layout));
@@ -101,6 +102,24 @@ fn print_refused(session: &mut Session<'_>, refused: &[RefusedPeer]) {
     }
     session.out.title("REFUSED CONNECTIONS");
     session.out.table(&table);
+}
+
+/// Clocks that are off, and how far nodes are that have something to bring.
+fn print_trouble(session: &mut Session<'_>, nodes: &[Node]) {
+    let clocks = nodes.iter().filter_map(|node| Some((node, node.clock_ahead_secs?)));
+    for (node, secs) in clocks {
+        let side = if secs < 0 { "behind" } else { "ahead of" };
+        session.out.line(format!(
+            "\nWARNING: the clock of {} is {} s {side} the others': its stamps are corrected; check its time synchronisation",
+            short(&node.id),
+            secs.abs()
+        ));
+    }
+    let busy: Vec<_> = nodes.iter().filter_map(|node| Some((&node.id, node.progress.as_ref()?))).collect();
+    if !busy.is_empty() {
+        session.out.title("PROGRESS");
+        session.out.table(&progress_table(busy.into_iter()));
+    }
 }
 
 /// A role's capacity: bytes, or `gateway`.

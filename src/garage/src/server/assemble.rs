@@ -1,6 +1,6 @@
 //! Puts a node together from the settings and brings it on the network.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use garage_api_admin::AdminApi;
 use garage_block::{
@@ -8,8 +8,15 @@ use garage_block::{
     manager::ManagerOptions,
     store::{DataDirOptions, DirUsage, StoreOptions},
 };
-use garage_db::{DbOptions, Durability, FjallEngine, FjallOptions};
-use garage_model::node::{Node, NodeIdentity, NodeOptions, PreparedNode};
+use garage_db::{DbOptions, Durability, Engine, FjallEngine, FjallOptions, snapshots::SnapshotDir};
+use garage_model::{
+    lifecycle::LifecycleOptions,
+    node::{Node, NodeIdentity, NodeOptions, PreparedNode},
+    upkeep::{
+        UpkeepOptions,
+        snapshots::{SNAPSHOTS_KEPT_COUNT, SnapshotOptions},
+    },
+};
 use garage_net::{NodeId, NodeKey, QuicOptions, QuicTransport, Transport};
 use garage_rpc::{RouterBuilder, state::StateFiles};
 use garage_table::keyspaces;
@@ -17,9 +24,16 @@ use garage_util::{
     config::{Config, DataDirUse},
     disk::{Disk, RealDisk},
     runtime::Runtime,
+    workers::Wake,
 };
 
-use super::{Failure, limits::TRANSPORT_PATIENCE, progress, settings::Settings, space};
+use super::{
+    Failure,
+    limits::{SNAPSHOT_CACHE_BYTES, TRANSPORT_PATIENCE},
+    progress,
+    settings::Settings,
+    space,
+};
 
 /// A node on the network.
 pub(super) struct Server {
@@ -66,6 +80,7 @@ pub(super) async fn start(settings: &Settings, runtime: &Runtime) -> Result<Serv
     })?;
     let transport = bound.ok_or("the transport was not made")?;
     space::report_for_ever(runtime, &node, config);
+    node.workers.start(node.lifecycle.worker(), Wake::default());
     Ok(Server { node, admin, transport })
 }
 
@@ -113,6 +128,24 @@ fn node_options(settings: &Settings, runtime: &Runtime, local: NodeId) -> NodeOp
         former_secrets: config.rpc_secrets_previous.iter().map(|secret| secret.0).collect(),
         inline_max_bytes: config.inline_threshold as usize,
         allow_punycode: config.allow_punycode,
+        lifecycle: LifecycleOptions { interval: config.lifecycle_interval, ..LifecycleOptions::default() },
+        upkeep: UpkeepOptions { is_scrub_enabled: !config.disable_scrub, snapshots: Some(snapshot_options(config)) },
+    }
+}
+
+fn snapshot_options(config: &Config) -> SnapshotOptions {
+    // A copy is written once and then closed: it needs no cache, and its space is looked after by whoever writes to the live store.
+    let make_engine = |path: PathBuf| -> Arc<dyn Engine> {
+        let defaults = FjallOptions::new(path, keyspaces::SPECS);
+        Arc::new(FjallEngine::new(FjallOptions { block_cache_bytes: SNAPSHOT_CACHE_BYTES, ..defaults }))
+    };
+    SnapshotOptions {
+        dir: SnapshotDir {
+            path: config.metadata_snapshots_dir.clone(),
+            keep_count: SNAPSHOTS_KEPT_COUNT,
+            make_engine: Arc::new(make_engine),
+        },
+        interval: config.metadata_auto_snapshot_interval,
     }
 }
 

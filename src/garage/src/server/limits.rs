@@ -20,3 +20,5 @@ pub(super) fn raise_open_files() {
         tracing::warn!(%error, "the limit on open files stays as it is");
     }
 }
+/// Block cache of a snapshot's store while it is written, in bytes.
+pub const SNAPSHOT_CACHE_BYTES: u64 = 8 << 20;

@@ -41,6 +41,9 @@ async fn a_node_with_another_secret_is_refused_and_status_says_so() {
     assert_eq!(status.code, Some(0));
     assert!(format!("{}{}", status.stdout, status.stderr).contains("rpc_secret"), "status tells of the refusal: {status:?}");
 
+    let is_told = async || theirs.cli(&["status"]).await.contains("rpc_secret").then_some(());
+    until("the refusing side to tell of it, too", is_told).await;
+
     // A command with the wrong secret learns the same.
     let theirs_secret = theirs.settings.rpc_secret.clone();
     let said = ours.command(&["-s", &theirs_secret, "status"]).await.refused();

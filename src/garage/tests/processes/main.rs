@@ -1,7 +1,7 @@
 //! Promises of the program as its users meet them: real `garage` processes on loopback, their command line and their S3 interface, nothing else.
 //!
 //! Reading order: `support` (processes, clusters, a signed client, waiting), then one file a promise: `quick_start`, `cluster`, `faults`,
-//! `disk_full`, `http_limits`, `memory`.
+//! `rivals`, `disk_full`, `http_limits`, `memory`, `rolling`.
 
 mod cluster;
 mod disk_full;
@@ -9,4 +9,6 @@ mod faults;
 mod http_limits;
 mod memory;
 mod quick_start;
+mod rivals;
+mod rolling;
 mod support;

@@ -47,10 +47,10 @@ async fn in_own_network(test: &str) {
 struct QuickStart(Child);
 
 impl QuickStart {
-    fn spawn(dir: &Path) -> QuickStart {
+    fn spawn(dir: &Path, arguments: &[&str]) -> QuickStart {
         let output = |name| std::fs::File::create(dir.join(name)).unwrap();
         let mut command = garage(dir);
-        command.args(["server", "--single-node", "--default-bucket"]).stdout(output("out")).stderr(output("err"));
+        command.args(["server", "--single-node"]).args(arguments).stdout(output("out")).stderr(output("err"));
         QuickStart(command.spawn().unwrap())
     }
 
@@ -89,7 +89,7 @@ async fn the_quick_start_needs_no_file_and_a_second_one_reuses_what_the_first_ma
         return in_own_network("quick_start::the_quick_start_needs_no_file_and_a_second_one_reuses_what_the_first_made").await;
     }
     let dir = TempDir::new().unwrap();
-    let mut first = QuickStart::spawn(dir.path());
+    let mut first = QuickStart::spawn(dir.path(), &[]);
     let printed = first.printed(dir.path()).await;
     let endpoint = field(&printed, "Endpoint:");
     let credentials = Credentials {
@@ -98,6 +98,8 @@ async fn the_quick_start_needs_no_file_and_a_second_one_reuses_what_the_first_ma
         region: field(&printed, "Region:"),
     };
     let bucket = field(&printed, "Bucket:");
+    let progress = std::fs::read_to_string(dir.path().join("err")).unwrap();
+    assert!(progress.contains("opens its metadata in ./garage-data"), "a start says what it opens: {progress}");
     assert!(printed.contains(&format!("aws --endpoint-url {endpoint} s3 cp README.md s3://{bucket}/")), "{printed}");
     let s3 = S3::new(endpoint.strip_prefix("http://").unwrap().parse().unwrap(), credentials);
     s3.put(&format!("/{bucket}/README.md"), "hello").await.ok();
@@ -106,10 +108,40 @@ async fn the_quick_start_needs_no_file_and_a_second_one_reuses_what_the_first_ma
     assert!(run(status).await.ok().contains("HEALTHY NODES"), "commands find the node without a file, too");
     first.stop().await;
 
-    let mut second = QuickStart::spawn(dir.path());
+    let mut second = QuickStart::spawn(dir.path(), &[]);
     assert_eq!(second.printed(dir.path()).await, printed, "the same key and bucket, nothing new");
     assert_eq!(s3.get(&format!("/{bucket}/README.md")).await.ok().text(), "hello");
     second.stop().await;
+
+    let mut third = QuickStart::spawn(dir.path(), &["--default-bucket", "photos"]);
+    assert_eq!(third.printed(dir.path()).await, printed.replace(&bucket, "photos"), "the same key, another bucket");
+    s3.put("/photos/README.md", "hello").await.ok();
+    assert_eq!(s3.get(&format!("/{bucket}/README.md")).await.ok().text(), "hello");
+    third.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_have_the_level_and_the_form_that_the_environment_asks_for() {
+    let _turn = support::turn().await;
+    let dir = TempDir::new().unwrap();
+    let (mut node, _) = single(Settings::new(dir.path(), &rpc_secret()), dir.path().to_owned());
+    let variables = node.variables.clone();
+    let logged = async |node: &mut Node, more: &[(&'static str, &str)]| {
+        node.variables = variables.clone();
+        node.variables.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        node.start().await;
+        node.stop().await;
+        node.log_of_this_run()
+    };
+    assert!(!logged(&mut node, &[]).await.contains("DEBUG"));
+    assert!(logged(&mut node, &[("RUST_LOG", "debug")]).await.contains("DEBUG"));
+    let json = logged(&mut node, &[("RUST_LOG", "debug"), ("GARAGE_LOG_FORMAT", "JSON")]).await;
+    let levels: Vec<_> = json.lines().filter(|line| line.starts_with('{')).map(|line| line.contains("\"level\":\"DEBUG\"")).collect();
+    assert!(levels.contains(&true) && !json.contains(" DEBUG "), "{json}");
+    for (name, value) in [("GARAGE_LOG_TO_SYSLOG", "1"), ("RUST_LOG", "garage=loud")] {
+        node.variables = [variables.clone(), vec![(name, value.to_owned())]].concat();
+        assert!(start_fails(&mut node).await.contains(name));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,10 +5,12 @@
 //! - a key or common prefix on which replicas differ is settled by reading it, never by guessing.
 
 pub mod replica;
+pub mod replica_versions;
+pub mod versions;
 
 use std::collections::BTreeMap;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, future::BoxFuture};
 use garage_table::{
     Group,
     group::{RegisterRead, RequestContext},
@@ -18,20 +20,16 @@ use garage_table::{
 use garage_util::encoding::Stored;
 use serde_bytes::ByteBuf;
 
-use self::replica::{Item, ListAnswer, ListQuery, Query};
+use self::replica::{Heads, Query};
 use crate::{
     error::ModelError,
     objects::{BucketRef, Objects},
+    paging::{self, Answers, PageAnswer, PageQuery, Settled, Shown, folded},
     rows::{
         VERSION,
         object::{ObjectSummary, VersionRow, null_slot},
     },
 };
-
-/// Shards asked at once.
-const GROUPS_AT_ONCE: usize = 16;
-/// Keys looked at at a time below a common prefix on which replicas differ.
-const PREFIX_PROBE_KEYS: u32 = 100;
 
 /// What to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,99 +77,68 @@ pub struct ListPage {
     pub truncated: bool,
 }
 
-/// Settled entries by position, up to where they are complete.
-struct Run {
-    entries: BTreeMap<Vec<u8>, ListEntry>,
-    next: Option<Vec<u8>>,
-}
-
 impl Objects {
     /// A page of a bucket.
     pub async fn list(&self, bucket: &BucketRef, request: &ListRequest, context: RequestContext) -> Result<ListPage, ModelError> {
         if request.limit == 0 {
             return Ok(ListPage::default());
         }
-        let mut from = Some(first_position(request));
-        let mut entries = BTreeMap::new();
-        // One more than asked for tells whether the page is the last.
-        while let Some(start) = from
-            && entries.len() <= request.limit
-        {
-            let query = ListQuery {
-                prefix: ByteBuf::from(request.prefix.as_bytes()),
-                delimiter: request.delimiter.as_ref().filter(|text| !text.is_empty()).map(|text| ByteBuf::from(text.as_bytes())),
-                from: ByteBuf::from(start),
-                limit: (request.limit + 1 - entries.len()) as u32,
-            };
-            let run = self.list_all_groups(bucket, &query, context).await?;
-            entries.extend(run.entries);
-            from = run.next;
-        }
-        let truncated = request.limit < entries.len();
-        Ok(ListPage { entries: entries.into_values().take(request.limit).collect(), truncated })
-    }
-
-    async fn list_all_groups(&self, bucket: &BucketRef, query: &ListQuery, context: RequestContext) -> Result<Run, ModelError> {
         let groups = bucket.groups().collect::<Vec<Group>>();
-        let runs = stream::iter(groups).map(|group| self.list_group(group, query.clone(), context)).buffer_unordered(GROUPS_AT_ONCE);
-        let runs: Vec<Run> = runs.try_collect().await?;
-        let next = runs.iter().filter_map(|run| run.next.clone()).min();
-        let complete = |position: &Vec<u8>| next.as_ref().is_none_or(|next| position < next);
-        let entries = runs.into_iter().flat_map(|run| run.entries).filter(|(position, _)| complete(position)).collect();
-        Ok(Run { entries, next })
+        let source = HeadsSource { objects: self, context: self.step(context) };
+        let delimiter = request.delimiter.as_ref().filter(|text| !text.is_empty());
+        let query = PageQuery {
+            prefix: ByteBuf::from(request.prefix.as_bytes()),
+            delimiter: delimiter.map(|text| ByteBuf::from(text.as_bytes())),
+            from: ByteBuf::from(first_position(request)),
+            limit: 0,
+        };
+        let entries = paging::page(&source, &groups, query, request.limit).await?;
+        let truncated = request.limit < entries.len();
+        Ok(ListPage { entries: entries.into_iter().take(request.limit).filter_map(entry).collect(), truncated })
+    }
+}
+
+/// Keys are UTF-8, and so are prefixes cut behind a delimiter that is.
+fn entry((position, shown): (Vec<u8>, Shown<ObjectSummary>)) -> Option<ListEntry> {
+    let text = String::from_utf8(position).ok()?;
+    Some(match shown {
+        Shown::Row(summary) => ListEntry::Object { key: text, summary },
+        Shown::Prefix(_) => ListEntry::Prefix(text),
+    })
+}
+
+struct HeadsSource<'a> {
+    objects: &'a Objects,
+    context: RequestContext,
+}
+
+impl paging::Source for HeadsSource<'_> {
+    type Index = Heads;
+
+    fn ask<'a>(&'a self, group: &'a Group, query: &'a PageQuery) -> BoxFuture<'a, Answers<ObjectSummary>> {
+        async move {
+            let request = Query::List(query.clone()).to_stored();
+            let answers = self.objects.tables.query(group, VERSION, request, self.context).await?;
+            answers.iter().map(|answer| Ok(PageAnswer::from_stored(answer)?)).collect()
+        }
+        .boxed()
     }
 
-    /// One shard's part: asks the nearest quorum, settles what they differ in.
-    async fn list_group(&self, group: Group, query: ListQuery, context: RequestContext) -> Result<Run, ModelError> {
-        let step = self.step(context);
-        let answers = self.tables.query(&group, VERSION, Query::List(query.clone()).to_stored(), step).await?;
-        let answers: Vec<ListAnswer> = answers.iter().map(|answer| ListAnswer::from_stored(answer)).collect::<Result<_, _>>()?;
-        let Merged { mut entries, keys, prefixes, next } = merge(answers);
-        for (key, summary) in self.settle_keys(&group, keys, step).await? {
-            entries.insert(key.clone().into_bytes(), ListEntry::Object { key, summary });
-        }
-        for prefix in prefixes {
-            if Box::pin(self.has_live_key(&group, &prefix, step)).await? {
-                entries.extend(text(&prefix).map(|text| (prefix.clone(), ListEntry::Prefix(text))));
+    fn settle<'a>(&'a self, group: &'a Group, positions: Vec<Vec<u8>>) -> BoxFuture<'a, Settled<ObjectSummary>> {
+        async move {
+            let keys: Vec<String> = positions.into_iter().filter_map(|position| String::from_utf8(position).ok()).collect();
+            let reads = keys.iter().map(|key| RegisterRead { table: VERSION, key: null_slot(key), want: Want::Row }).collect();
+            let rows = self.objects.tables.read(group, reads, self.context).await?;
+            let mut live = BTreeMap::new();
+            for (key, read) in keys.into_iter().zip(rows) {
+                let version = read.row.map(|row| VersionRow::from_stored(&row.content)).transpose()?;
+                if let Some(meta) = version.as_ref().and_then(VersionRow::object) {
+                    live.insert(key.into_bytes(), ObjectSummary::from(meta));
+                }
             }
+            Ok(live)
         }
-        Ok(Run { entries, next })
-    }
-
-    /// Reads keys on which replicas differ; what is live comes back.
-    async fn settle_keys(
-        &self,
-        group: &Group,
-        keys: Vec<String>,
-        context: RequestContext,
-    ) -> Result<Vec<(String, ObjectSummary)>, ModelError> {
-        if keys.is_empty() {
-            return Ok(Vec::new());
-        }
-        let reads = keys.iter().map(|key| RegisterRead { table: VERSION, key: null_slot(key), want: Want::Row }).collect();
-        let rows = self.tables.read(group, reads, context).await?;
-        let mut live = Vec::new();
-        for (key, read) in keys.into_iter().zip(rows) {
-            let version = read.row.map(|row| VersionRow::from_stored(&row.content)).transpose()?;
-            if let Some(meta) = version.as_ref().and_then(VersionRow::object) {
-                live.push((key, ObjectSummary::from(meta)));
-            }
-        }
-        Ok(live)
-    }
-
-    /// Whether any key below a common prefix is live, where replicas differ about its first one.
-    async fn has_live_key(&self, group: &Group, prefix: &[u8], context: RequestContext) -> Result<bool, ModelError> {
-        let mut from = Some(prefix.to_vec());
-        while let Some(start) = from {
-            let query = ListQuery { prefix: ByteBuf::from(prefix), delimiter: None, from: ByteBuf::from(start), limit: PREFIX_PROBE_KEYS };
-            let run = self.list_group(group.clone(), query, context).await?;
-            if !run.entries.is_empty() {
-                return Ok(true);
-            }
-            from = run.next;
-        }
-        Ok(false)
+        .boxed()
     }
 }
 
@@ -182,57 +149,16 @@ fn first_position(request: &ListRequest) -> Vec<u8> {
     let after = after.as_bytes();
     let delimiter = request.delimiter.as_ref().map(|delimiter| delimiter.as_bytes());
     // A common prefix is listed only if it is greater than the marker, so the one that the marker folds into is skipped as a whole.
-    let common = if after.starts_with(&prefix) { replica::folded(after, &prefix, delimiter) } else { None };
+    let common = if after.starts_with(&prefix) { folded(after, &prefix, delimiter) } else { None };
     if let Some(next) = common.and_then(after_prefix) {
         return next.max(prefix);
     }
     [after, &[0]].concat().max(prefix)
 }
 
-/// What the answers of a quorum agree upon, and what they differ in.
-struct Merged {
-    entries: BTreeMap<Vec<u8>, ListEntry>,
-    keys: Vec<String>,
-    prefixes: Vec<Vec<u8>>,
-    next: Option<Vec<u8>>,
-}
-
-fn merge(answers: Vec<ListAnswer>) -> Merged {
-    let next = answers.iter().filter_map(|answer| answer.next.as_ref().map(|next| next.to_vec())).min();
-    let answer_count = answers.len();
-    let mut by_position: BTreeMap<Vec<u8>, Vec<Item>> = BTreeMap::new();
-    for item in answers.into_iter().flat_map(|answer| answer.items) {
-        // Past the end of the shortest answer nothing is known of the one that was cut there.
-        if next.as_ref().is_none_or(|next| item.position() < &next[..]) {
-            by_position.entry(item.position().to_vec()).or_default().push(item);
-        }
-    }
-    let mut merged = Merged { entries: BTreeMap::new(), keys: Vec::new(), prefixes: Vec::new(), next };
-    for (position, items) in by_position {
-        let agreed = items.len() == answer_count && items.windows(2).all(|pair| pair[0] == pair[1]);
-        match (items.into_iter().next(), agreed, text(&position)) {
-            (Some(Item::Key { head, .. }), true, Some(key)) => {
-                merged.entries.insert(position, ListEntry::Object { key, summary: head.summary });
-            }
-            (Some(Item::Prefix { .. }), true, Some(prefix)) => {
-                merged.entries.insert(position, ListEntry::Prefix(prefix));
-            }
-            (Some(Item::Key { .. }), false, Some(key)) => merged.keys.push(key),
-            (Some(Item::Prefix { .. }), false, _) => merged.prefixes.push(position),
-            _ => {}
-        }
-    }
-    merged
-}
-
-/// Keys are UTF-8; a delimiter that splits a character can make a prefix that is not, which can't be shown.
-fn text(bytes: &[u8]) -> Option<String> {
-    String::from_utf8(bytes.to_vec()).ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{ListRequest, first_position, replica::folded};
+    use super::{ListRequest, first_position, folded};
 
     #[test]
     fn keys_fold_at_the_first_delimiter_behind_the_prefix() {

@@ -10,12 +10,16 @@ use garage_table::{Group, Tables, group::RequestContext};
 
 use super::{FoundObject, Objects, put::block_context};
 use crate::{
+    encryption::{Opener, SEAL_BYTES},
     error::ModelError,
-    rows::payload::{PartRef, PayloadChunk, chunk_of},
+    rows::payload::{BLOCKS_PER_CHUNK, PartRef, PayloadChunk, chunk_of},
+    upkeep::marks,
 };
 
 /// Chunks of a block list read at once.
 const CHUNKS_AT_ONCE: u32 = 4;
+/// Blocks decrypted ahead of the client, besides those that are fetched.
+const OPENED_AT_ONCE: usize = 2;
 
 impl Objects {
     /// The bytes of `range` of an object, verified, in order. An error ends the stream: what was sent before is good.
@@ -25,25 +29,32 @@ impl Objects {
         range: Range<u64>,
         context: RequestContext,
     ) -> impl Stream<Item = Result<Bytes, ModelError>> + Send + use<> {
-        if let Some(PayloadChunk::Inline(bytes)) = &found.first {
+        let opener = self.keys.opener(found.meta.headers.encryption.as_ref());
+        if let (Some(PayloadChunk::Inline(bytes)), Ok(None)) = (&found.first, &opener) {
             let bytes = clip(&Bytes::from(bytes.to_vec()), 0, &range);
             return stream::iter([Ok(bytes)]).left_stream();
         }
         let walk = self.walk(found, range.clone(), context);
         let first = found.first.clone();
         let this = self.clone();
+        // A client may read for longer than the blocks of a version that was overwritten meanwhile are kept.
+        let in_use = marks::mark_while_held(&self.tables, &found.group, found.entry.id);
         stream::once(async move {
+            let opener = opener?;
             let mut walk = walk;
             match first {
                 Some(chunk) => walk.take(0, chunk),
                 None => walk.load().await?,
             }
             // Inline content that did not come with the row is in the walk's queue as bytes.
-            Ok::<_, ModelError>(this.stream_walk(walk, range, context))
+            Ok::<_, ModelError>(this.stream_walk(walk, range, opener, context))
         })
         .flat_map(|opened| match opened {
             Ok(bytes) => bytes.left_stream(),
             Err(error) => stream::iter([Err(error)]).right_stream(),
+        })
+        .inspect(move |_| {
+            let _held_until_the_stream_ends = &in_use;
         })
         .right_stream()
     }
@@ -70,6 +81,11 @@ impl Objects {
         Ok(all)
     }
 
+    /// All blocks of an object in order; none if its content is inline.
+    pub async fn blocks_of(&self, found: &FoundObject, context: RequestContext) -> Result<Vec<BlockRef>, ModelError> {
+        Ok(self.list_blocks(found, context).await?.unwrap_or_default())
+    }
+
     /// All blocks of an object in order, or its inline bytes.
     pub(super) async fn list_blocks(
         &self,
@@ -81,7 +97,7 @@ impl Objects {
             Some(chunk) => walk.take(0, chunk),
             None => walk.load().await?,
         }
-        if let Some(Piece::Inline(bytes)) = walk.ready.front() {
+        if let Some(Piece::Inline(_, bytes)) = walk.ready.front() {
             return Ok(Err(bytes.to_vec()));
         }
         let mut blocks = Vec::new();
@@ -99,6 +115,7 @@ impl Objects {
             range,
             position: 0,
             listed_end: 0,
+            overhead_bytes: if found.meta.headers.encryption.is_some() { SEAL_BYTES as u64 } else { 0 },
             lists: VecDeque::from([List { id: found.entry.id, next_chunk: 0, end: found.meta.size_bytes }]),
             ready: VecDeque::new(),
         }
@@ -108,21 +125,23 @@ impl Objects {
         &self,
         walk: Walk,
         range: Range<u64>,
+        opener: Option<Opener>,
         context: RequestContext,
     ) -> impl Stream<Item = Result<Bytes, ModelError>> + Send + use<> {
-        if let Some(Piece::Inline(bytes)) = walk.ready.front() {
-            return stream::iter([Ok(clip(bytes, 0, &range))]).left_stream();
+        if let Some(Piece::Inline(unit, bytes)) = walk.ready.front() {
+            let (unit, bytes) = (*unit, bytes.clone());
+            return stream::once(async move { Ok(clip(&opened(opener.as_ref(), unit, 0, bytes).await?, 0, &range)) }).left_stream();
         }
-        // Where each block begins travels beside it: the first and the last may reach past the range.
-        let starts = std::sync::Arc::new(parking_lot::Mutex::new(VecDeque::new()));
-        let told = starts.clone();
+        // Where each block begins and belongs travels beside it: the first and the last may reach past the range.
+        let places = std::sync::Arc::new(parking_lot::Mutex::new(VecDeque::new()));
+        let told = places.clone();
         let refs = stream::unfold(Some(walk), move |walk| {
             let told = told.clone();
             async move {
                 let mut walk = walk?;
                 match walk.next_block().await {
-                    Ok(Some((start, block))) => {
-                        told.lock().push_back(start);
+                    Ok(Some((place, block))) => {
+                        told.lock().push_back(place);
                         Some((Ok(block), Some(walk)))
                     }
                     Ok(None) => None,
@@ -133,11 +152,23 @@ impl Objects {
         let blocks = self.blocks.read::<ModelError>(refs, block_context(context));
         blocks
             .map(move |content| {
-                let content = content?;
-                let start = starts.lock().pop_front().expect("the place of a block is queued before the block is fetched");
-                Ok(clip(&content, start, &range))
+                let place: Option<Place> = content.is_ok().then(|| places.lock().pop_front()).flatten();
+                let (opener, range) = (opener.clone(), range.clone());
+                async move {
+                    let (content, place) = (content?, place.expect("the place of a block is queued before the block is fetched"));
+                    Ok(clip(&opened(opener.as_ref(), place.unit, place.index, content).await?, place.start, &range))
+                }
             })
+            .buffered(OPENED_AT_ONCE)
             .right_stream()
+    }
+}
+
+/// The content of a block or row, as its writer gave it.
+async fn opened(opener: Option<&Opener>, unit: WriteId, index: u64, stored: Bytes) -> Result<Bytes, ModelError> {
+    match opener {
+        Some(opener) => opener.open(unit, index, stored).await,
+        None => Ok(stored),
     }
 }
 
@@ -157,10 +188,21 @@ struct List {
     end: u64,
 }
 
+/// Where a block belongs.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Where its content begins in the object's.
+    start: u64,
+    /// The version or part whose list names it.
+    unit: WriteId,
+    /// Which of that list's blocks it is.
+    index: u64,
+}
+
 enum Piece {
-    Block { start: u64, block: BlockRef },
+    Block { place: Place, block: BlockRef },
     Part { start: u64, part: PartRef },
-    Inline(Bytes),
+    Inline(WriteId, Bytes),
 }
 
 /// Walks an object's lists in order and gives the blocks that touch the range.
@@ -173,27 +215,29 @@ struct Walk {
     position: u64,
     /// Blocks before this were given already, from the head of a parts list.
     listed_end: u64,
+    /// What a stored block is longer than its content.
+    overhead_bytes: u64,
     /// The list being read is the last; those before wait for it.
     lists: VecDeque<List>,
     ready: VecDeque<Piece>,
 }
 
 impl Walk {
-    async fn next_block(&mut self) -> Result<Option<(u64, BlockRef)>, ModelError> {
+    async fn next_block(&mut self) -> Result<Option<(Place, BlockRef)>, ModelError> {
         loop {
             match self.ready.pop_front() {
-                Some(Piece::Block { start, block }) => {
-                    if self.range.end <= start {
+                Some(Piece::Block { place, block }) => {
+                    if self.range.end <= place.start {
                         return Ok(None);
                     }
-                    return Ok(Some((start, block)));
+                    return Ok(Some((place, block)));
                 }
                 Some(Piece::Part { start, part }) => {
                     self.position = start;
                     self.lists.push_back(List { id: part.id, next_chunk: 0, end: start + part.size_bytes });
                     self.read_part().await?;
                 }
-                Some(Piece::Inline(_)) => {}
+                Some(Piece::Inline(..)) => {}
                 None if self.is_listed() || self.range.end <= self.position => return Ok(None),
                 None => self.load().await?,
             }
@@ -233,18 +277,21 @@ impl Walk {
     fn take(&mut self, number: u32, chunk: PayloadChunk) {
         let Some(list) = self.lists.back_mut() else { return };
         list.next_chunk = number + 1;
+        let unit = list.id;
         match chunk {
             PayloadChunk::Inline(bytes) => {
                 self.position = list.end;
-                self.ready.push_back(Piece::Inline(Bytes::from(bytes.into_vec())));
+                self.ready.push_back(Piece::Inline(unit, Bytes::from(bytes.into_vec())));
             }
             PayloadChunk::Blocks(blocks) => {
-                blocks.into_iter().for_each(|block| self.push_block(block));
+                let first = u64::from(number) * BLOCKS_PER_CHUNK as u64;
+                (first..).zip(blocks).for_each(|(index, block)| self.push_block(unit, index, block));
             }
             PayloadChunk::Parts { parts, head } => {
-                if !head.is_empty() {
-                    let start = self.position;
-                    head.into_iter().for_each(|block| self.push_block(block));
+                // The head is the beginning of the first part.
+                if let Some(first) = parts.first().filter(|_| !head.is_empty()) {
+                    let (start, unit) = (self.position, first.id);
+                    (0..).zip(head).for_each(|(index, block)| self.push_block(unit, index, block));
                     self.listed_end = self.position;
                     self.position = start;
                 }
@@ -259,11 +306,12 @@ impl Walk {
         }
     }
 
-    fn push_block(&mut self, block: BlockRef) {
-        let (start, end) = (self.position, self.position + u64::from(block.len_bytes));
+    fn push_block(&mut self, unit: WriteId, index: u64, block: BlockRef) {
+        let len_bytes = u64::from(block.len_bytes).saturating_sub(self.overhead_bytes);
+        let (start, end) = (self.position, self.position + len_bytes);
         self.position = end;
         if self.range.start < end && start < self.range.end && self.listed_end <= start {
-            self.ready.push_back(Piece::Block { start, block });
+            self.ready.push_back(Piece::Block { place: Place { start, unit, index }, block });
         }
     }
 }

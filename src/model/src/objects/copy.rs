@@ -4,7 +4,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use garage_block::{manager::BlockRef, reference::Reference};
 use garage_rpc::register::WriteId;
 use garage_table::{Group, group::RequestContext};
-use garage_util::{hlc::Stamp, id::to_hex};
+use garage_util::{encoding::Stored, hlc::Stamp, id::to_hex};
 use serde_bytes::ByteBuf;
 
 use super::{
@@ -13,9 +13,10 @@ use super::{
 };
 use crate::{
     body::{BodyDigests, BodyFailure},
-    error::ModelError,
+    error::{ClientError, ModelError},
     rows::{
-        object::{ObjectHeaders, ObjectMeta},
+        object::{ObjectHeaders, ObjectMeta, null_slot},
+        owner::RowOwner,
         payload::Payload,
     },
 };
@@ -54,15 +55,20 @@ impl Objects {
         condition: &WriteCondition,
         context: RequestContext,
     ) -> Result<StoredObject, ModelError> {
+        // A sealed block opens only in its own place: the content of such an object is written anew, by [`Objects::put`].
+        if source.found.meta.headers.encryption.is_some() || headers.encryption.is_some() {
+            return Err(ClientError::KeyNeeded.into());
+        }
         self.check_quota(bucket, source.found.meta.size_bytes, context).await?;
-        let version = WriteId::random(self.tables.cluster().runtime());
+        let version = self.new_version_id();
         let group = bucket.group_of(key);
-        let payload = self.share_content(source.found, 0..source.found.meta.size_bytes, version, &group, context).await?;
+        let owner = RowOwner::version(&null_slot(key));
+        let payload = self.share_content(source.found, 0..source.found.meta.size_bytes, version, &group, &owner, context).await?;
         let mut meta = ObjectMeta { modified_ms: self.now_ms(), headers, part_count: None, ..source.found.meta.clone() };
         if let Some(digests) = recomputed {
             (meta.etag, meta.checksum) = (to_hex(&digests.md5), digests.checksum);
         }
-        self.commit(&group, key, version, meta, payload, condition, context).await
+        self.commit(bucket, key, version, meta, payload, condition, context).await
     }
 
     /// The payload of a new version with the content of an existing object: inline bytes copied, blocks referred to.
@@ -72,6 +78,7 @@ impl Objects {
         range: std::ops::Range<u64>,
         id: WriteId,
         group: &Group,
+        owner: &RowOwner,
         context: RequestContext,
     ) -> Result<Payload, ModelError> {
         let blocks = match self.list_blocks(found, context).await? {
@@ -79,8 +86,13 @@ impl Objects {
             Err(inline) => return Ok(Payload::Inline(inline[range.start as usize..range.end as usize].to_vec())),
         };
         let stamp = self.tables.cluster().tick(Stamp::ZERO).await.map_err(clock_failed)?;
-        let reference =
-            |block: &BlockRef| Reference { block: block.hash, version: *id.as_bytes(), group: ByteBuf::from(group.key().0.clone()), stamp };
+        let reference = |block: &BlockRef| Reference {
+            block: block.hash,
+            version: *id.as_bytes(),
+            group: ByteBuf::from(group.key().0.clone()),
+            stamp,
+            owner: ByteBuf::from(owner.to_stored()),
+        };
         let mut references: Vec<Reference> = blocks.iter().map(reference).collect();
         references.sort_by_key(|reference| reference.block);
         references.dedup_by_key(|reference| reference.block);

@@ -3,19 +3,24 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, stream};
-use garage_rpc::register::WriteId;
+use garage_rpc::register::slots::Slot;
 use garage_table::{
     Group,
-    group::{RegisterWrite, RequestContext, TableError},
+    group::{RegisterWrite, RequestContext, RowTest, TableError},
 };
 use garage_util::encoding::Stored;
 
-use super::{BucketRef, Objects, WriteCondition};
+use super::{
+    BucketRef, Objects, WriteCondition,
+    put::{check_row, refused},
+    version_row,
+};
 use crate::{
     error::ModelError,
     rows::{
         VERSION,
-        object::{VersionRow, null_slot},
+        bucket::Versioning,
+        object::{VersionState, null_slot},
     },
 };
 
@@ -31,66 +36,104 @@ pub struct KeyToDelete {
     pub condition: WriteCondition,
 }
 
+/// What a deletion left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Deleted {
+    /// The delete marker that is now the current version; `None` in a bucket without versioning.
+    pub marker: Option<Slot>,
+}
+
 /// How the deletion of one key ended.
-pub type DeleteOutcome = Result<(), ModelError>;
+pub type DeleteOutcome = Result<Deleted, ModelError>;
 
 impl Objects {
     /// Deletes the current object of a key; whether there was one makes no difference, unless a condition asks.
-    pub async fn delete(
-        &self,
-        bucket: &BucketRef,
-        key: &str,
-        condition: &WriteCondition,
-        context: RequestContext,
-    ) -> Result<(), ModelError> {
-        let write = self.delete_marker(key);
-        self.write_version(&bucket.group_of(key), write, condition, context).await
+    pub async fn delete(&self, bucket: &BucketRef, key: &str, condition: &WriteCondition, context: RequestContext) -> DeleteOutcome {
+        let (write, marker) = self.delete_marker(bucket.versioning, key);
+        self.write_version(bucket, key, write, condition, context).await?;
+        Ok(Deleted { marker })
     }
 
-    fn delete_marker(&self, key: &str) -> RegisterWrite {
-        RegisterWrite {
-            table: VERSION,
-            key: null_slot(key),
-            id: WriteId::random(self.tables.cluster().runtime()),
-            content: VersionRow::DeleteMarker { modified_ms: self.now_ms() }.to_stored(),
-            companions: Vec::new(),
-        }
+    pub(super) fn delete_marker(&self, versioning: Versioning, key: &str) -> (RegisterWrite, Option<Slot>) {
+        let id = self.new_version_id();
+        let (row, slot) = version_row(versioning, id, VersionState::DeleteMarker { modified_ms: self.now_ms() });
+        (RegisterWrite { table: VERSION, key: null_slot(key), id, content: row.to_stored(), companions: Vec::new() }, slot)
     }
 
-    /// Deletes many keys, one round trip for all shards together; the outcomes are in the order of the keys.
+    /// Deletes many keys, one round trip for all shards together, two with conditions; the outcomes are in the order of the keys.
     pub async fn delete_many(&self, bucket: &BucketRef, keys: Vec<KeyToDelete>, context: RequestContext) -> Vec<DeleteOutcome> {
         let mut outcomes: Vec<Option<DeleteOutcome>> = keys.iter().map(|_| None).collect();
-        let mut plain: BTreeMap<Group, Vec<(usize, String)>> = BTreeMap::new();
-        let mut conditional = Vec::new();
+        let mut by_group: BTreeMap<(Group, bool), Vec<(usize, KeyToDelete)>> = BTreeMap::new();
         for (index, key) in keys.into_iter().enumerate() {
-            if key.condition.is_none() {
-                plain.entry(bucket.group_of(&key.key)).or_default().push((index, key.key));
-            } else {
-                conditional.push((index, key));
-            }
+            let kind = (bucket.group_of(&key.key), key.condition.is_none());
+            by_group.entry(kind).or_default().push((index, key));
         }
-        let batches = plain.into_iter().map(|(group, keys)| self.delete_batch(group, keys, context));
+        let batch = |((group, is_plain), keys): ((Group, bool), Vec<(usize, KeyToDelete)>)| async move {
+            if is_plain {
+                self.delete_batch(bucket, group, keys, context).await
+            } else {
+                self.delete_batch_if(bucket, group, keys, context).await
+            }
+        };
+        let batches: Vec<_> = by_group.into_iter().map(batch).collect();
         let mut batches = stream::iter(batches).buffer_unordered(GROUPS_AT_ONCE);
         while let Some(batch) = batches.next().await {
             batch.into_iter().for_each(|(index, outcome)| outcomes[index] = Some(outcome));
         }
-        let tested = conditional
-            .into_iter()
-            .map(|(index, key)| async move { (index, self.delete(bucket, &key.key, &key.condition, context).await) });
-        let mut tested = stream::iter(tested).buffer_unordered(GROUPS_AT_ONCE);
-        while let Some((index, outcome)) = tested.next().await {
-            outcomes[index] = Some(outcome);
-        }
         outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(ModelError::Table(TableError::OutcomeUnknown)))).collect()
     }
 
-    async fn delete_batch(&self, group: Group, keys: Vec<(usize, String)>, context: RequestContext) -> Vec<(usize, DeleteOutcome)> {
-        let writes = keys.iter().map(|(_, key)| self.delete_marker(key)).collect();
+    async fn delete_batch(
+        &self,
+        bucket: &BucketRef,
+        group: Group,
+        keys: Vec<(usize, KeyToDelete)>,
+        context: RequestContext,
+    ) -> Vec<(usize, DeleteOutcome)> {
+        let (writes, markers): (Vec<_>, Vec<_>) = keys.iter().map(|(_, key)| self.delete_marker(bucket.versioning, &key.key)).unzip();
         match self.tables.write(&group, writes, self.step(context)).await {
             Ok(results) => {
-                keys.into_iter().zip(results).map(|((index, _), result)| (index, result.map(drop).map_err(ModelError::from))).collect()
+                let outcome = |((index, result), marker): ((usize, Result<_, TableError>), Option<Slot>)| {
+                    (index, result.map(|_| Deleted { marker }).map_err(ModelError::from))
+                };
+                keys.into_iter().map(|(index, _)| index).zip(results).zip(markers).map(outcome).collect()
             }
             Err(error) => keys.into_iter().map(|(index, _)| (index, Err(ModelError::from(error.clone())))).collect(),
         }
+    }
+
+    async fn delete_batch_if(
+        &self,
+        bucket: &BucketRef,
+        group: Group,
+        keys: Vec<(usize, KeyToDelete)>,
+        context: RequestContext,
+    ) -> Vec<(usize, DeleteOutcome)> {
+        let context = self.step(context);
+        let (mut writes, mut made) = (Vec::new(), Vec::new());
+        for (_, key) in &keys {
+            let condition = key.condition.clone();
+            let test: RowTest<'_> = Box::new(move |row| check_row(&condition, row).is_ok_and(|verdict| verdict.is_ok()));
+            let (write, marker) = self.delete_marker(bucket.versioning, &key.key);
+            made.push((write.id, marker));
+            writes.push((write, test));
+        }
+        let results = match self.tables.write_each_if(&group, writes, context).await {
+            Ok(results) => results,
+            Err(error) => return keys.into_iter().map(|(index, _)| (index, Err(ModelError::from(error.clone())))).collect(),
+        };
+        let mut outcomes = Vec::new();
+        for (((index, key), (id, marker)), result) in keys.into_iter().zip(made).zip(results) {
+            let outcome = match result {
+                Err(error) => Err(error.into()),
+                Ok(Ok(_)) => Ok(Deleted { marker }),
+                Ok(Err(refusal)) => match self.undo_if_sent(bucket, &group, &key.key, id, refusal.was_sent, context).await {
+                    Ok(()) => refused(&key.condition, refusal.row).map(|()| Deleted::default()),
+                    Err(error) => Err(error),
+                },
+            };
+            outcomes.push((index, outcome));
+        }
+        outcomes
     }
 }

@@ -1,38 +1,37 @@
 //! Objects: put, get, head, delete, copy. Round trips as promised: a small put or get is one, a large put one more for its blocks.
 //!
-//! Reading order: this file (types), `put`, `content` (reading), `delete`, `copy`, `usage` (quotas).
+//! Reading order: this file (types), `put`, `content` (reading), `delete`, `versions`, `copy`, `usage` (quotas).
 
 mod content;
 mod copy;
 mod delete;
 mod put;
 mod usage;
+pub mod versions;
 
 use std::{sync::Arc, time::Duration};
 
 use garage_block::manager::BlockManager;
 use garage_net::NodeId;
-use garage_rpc::register::Entry;
-use garage_table::{
-    Group, Tables,
-    group::{RegisterRead, RequestContext},
-    message::Want,
-};
-use garage_util::encoding::Stored;
+use garage_rpc::register::{Entry, slots::Slot};
+use garage_table::{Group, Tables, group::RequestContext, message::Want};
 use tokio::time::Instant;
 
 pub use copy::CopySource;
-pub use delete::{DeleteOutcome, KeyToDelete};
+pub use delete::{DeleteOutcome, Deleted, KeyToDelete};
 pub use put::StoredObject;
-pub(crate) use put::clock_failed;
+pub(crate) use put::{clock_failed, version_row};
+pub use versions::{Governance, Version};
 
 use crate::{
+    encryption::EncryptionKeys,
     error::{ClientError, ModelError},
+    judge::ObjectAccess,
     rows::{
-        BucketId, VERSION,
-        bucket::{BucketRow, Quotas},
-        object::{ObjectMeta, VersionRow, null_slot},
-        payload::{PayloadChunk, chunk_of},
+        BucketId,
+        bucket::{BucketRow, LockSettings, Quotas, Versioning},
+        object::ObjectMeta,
+        payload::PayloadChunk,
     },
 };
 
@@ -48,12 +47,16 @@ pub struct BucketRef {
     pub shard_count: u16,
     /// Limits on its content.
     pub quotas: Quotas,
+    /// What a write does to the version before it.
+    pub versioning: Versioning,
+    /// Whether versions can be locked, and are by themselves.
+    pub lock: Option<LockSettings>,
 }
 
 impl BucketRef {
     /// The bucket of a row.
     pub fn new(id: BucketId, row: &BucketRow) -> BucketRef {
-        BucketRef { id, shard_count: row.shards.current.max(1), quotas: row.quotas }
+        BucketRef { id, shard_count: row.shards.current.max(1), quotas: row.quotas, versioning: row.versioning, lock: row.object_lock }
     }
     /// The group of everything about one object key.
     pub fn group_of(&self, key: &str) -> Group {
@@ -98,16 +101,30 @@ impl WriteCondition {
     }
 }
 
-/// An object that was found, with what is needed to read it.
+/// An object that was found, with what is needed to read it. The entry's id is that under which its content is kept.
 #[derive(Clone, Debug)]
 pub struct FoundObject {
     /// Stamp and version id.
     pub entry: Entry,
     /// What HEAD answers.
     pub meta: ObjectMeta,
+    /// Which version it is.
+    pub slot: Option<Slot>,
     pub(crate) group: Group,
     /// The beginning of its payload, if it came with the row.
     pub(crate) first: Option<PayloadChunk>,
+}
+
+impl FoundObject {
+    /// What verdicts on requests depend upon.
+    pub fn access(&self) -> ObjectAccess {
+        let headers = &self.meta.headers;
+        ObjectAccess { owner: headers.owner.clone(), acl: headers.acl.clone(), tags: headers.tags.clone() }
+    }
+    /// What tells whether its row is still the same.
+    pub fn mark(&self) -> versions::Mark {
+        (self.entry.stamp, self.entry.id, true)
+    }
 }
 
 /// Objects of all buckets. Cheap to clone.
@@ -116,13 +133,24 @@ pub struct Objects {
     pub(crate) tables: Tables,
     pub(crate) blocks: BlockManager,
     inline_max_bytes: usize,
+    keys: EncryptionKeys,
     usage: Arc<usage::UsageCache>,
 }
 
 impl Objects {
     /// Objects over tables and blocks; up to `inline_max_bytes` are kept in rows.
-    pub fn new(tables: Tables, blocks: BlockManager, inline_max_bytes: usize) -> Objects {
-        Objects { tables, blocks, inline_max_bytes, usage: Arc::default() }
+    pub fn new(tables: Tables, blocks: BlockManager, inline_max_bytes: usize, keys: EncryptionKeys) -> Objects {
+        Objects { tables, blocks, inline_max_bytes, keys, usage: Arc::default() }
+    }
+
+    /// The keys under which objects are encrypted.
+    pub fn encryption_keys(&self) -> &EncryptionKeys {
+        &self.keys
+    }
+
+    /// The tables that hold them.
+    pub fn tables(&self) -> &Tables {
+        &self.tables
     }
 
     /// This node.
@@ -150,12 +178,9 @@ impl Objects {
     }
 
     async fn find(&self, bucket: &BucketRef, key: &str, want: Want, context: RequestContext) -> Result<Option<FoundObject>, ModelError> {
-        let group = bucket.group_of(key);
-        let read = RegisterRead { table: VERSION, key: null_slot(key), want };
-        let found = self.tables.read_one(&group, read, self.step(context)).await?;
-        let Some(row) = found.row else { return Ok(None) };
-        let (VersionRow::Object(meta), Some(entry)) = (VersionRow::from_stored(&row.content)?, row.entry) else { return Ok(None) };
-        let first = found.companions.iter().find(|companion| companion.id == entry.id && companion.chunk == 0).map(chunk_of).transpose()?;
-        Ok(Some(FoundObject { entry, meta: *meta, group, first }))
+        match self.find_current(&bucket.group_of(key), key, want, context).await? {
+            Version::Object(found) => Ok(Some(*found)),
+            Version::Marker(_) | Version::Missing => Ok(None),
+        }
     }
 }

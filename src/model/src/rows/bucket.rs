@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use garage_rpc::register::WriteId;
 use garage_util::encoding::Stored;
 use serde::{Deserialize, Serialize};
 
 use super::{
     BucketId,
+    access::{AccessSettings, BucketEncryption, Tag},
+    lifecycle::LifecycleRule,
+    object::RetentionMode,
     rules::{CorsRule, RoutingRule},
 };
 
@@ -36,6 +40,110 @@ pub struct BucketRow {
     /// What scripts of other sites may do; the first rule that matches counts.
     #[serde(default)]
     pub cors: Vec<CorsRule>,
+    /// Whether overwritten and deleted objects stay as older versions.
+    #[serde(default)]
+    pub versioning: Versioning,
+    /// Whether versions can be locked; once set, never taken away.
+    #[serde(default)]
+    pub object_lock: Option<LockSettings>,
+    /// What happens to objects by their age.
+    #[serde(default)]
+    pub lifecycle: Vec<LifecycleRule>,
+    /// Policy, lists, public access block.
+    #[serde(default)]
+    pub access: AccessSettings,
+    /// Tags of the bucket, for its owner's use; none: no tag set.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    /// What new objects are encrypted with; `None`: never set.
+    #[serde(default)]
+    pub encryption: Option<BucketEncryption>,
+}
+
+impl BucketRow {
+    /// A live bucket without names, rights or settings.
+    pub fn new(created_ms: u64, shard_count: u16) -> BucketRow {
+        BucketRow {
+            created_ms,
+            state: BucketState::Live,
+            shards: ShardCount { current: shard_count, target: shard_count },
+            global_aliases: BTreeSet::new(),
+            local_aliases: BTreeMap::new(),
+            permissions: BTreeMap::new(),
+            quotas: Quotas::default(),
+            website: None,
+            cors: Vec::new(),
+            versioning: Versioning::default(),
+            object_lock: None,
+            lifecycle: Vec::new(),
+            access: AccessSettings::default(),
+            tags: Vec::new(),
+            encryption: None,
+        }
+    }
+    /// The key that stands for the bucket's owner: the first of those that own it.
+    pub fn owner_id(&self) -> Option<&str> {
+        self.permissions.iter().find(|(_, permissions)| permissions.owner).map(|(id, _)| id.as_str())
+    }
+}
+
+/// Whether overwritten and deleted objects stay as older versions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Versioning {
+    /// It was never switched on.
+    #[default]
+    Off,
+    /// Every write makes a version of its own.
+    Enabled,
+    /// Every write replaces the version `null`; the others stay.
+    Suspended,
+}
+
+impl Versioning {
+    /// The id of a version that is made at `now_ms`: where versions are kept it begins with that time.
+    pub fn id_of(self, mut random: WriteId, now_ms: u64) -> WriteId {
+        if self != Versioning::Off {
+            random.0[..8].copy_from_slice(&now_ms.to_be_bytes());
+        }
+        random
+    }
+}
+
+/// Object lock of a bucket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct LockSettings {
+    /// For objects that come without a retention of their own.
+    #[serde(default)]
+    pub default_retention: Option<DefaultRetention>,
+}
+
+/// A retention counted from an object's creation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DefaultRetention {
+    /// Who may end it before.
+    pub mode: RetentionMode,
+    /// How long.
+    pub period: RetentionPeriod,
+}
+
+/// How long a default retention lasts; kept as it was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum RetentionPeriod {
+    /// Of 24 hours.
+    Days(u32),
+    /// Of 365 days.
+    Years(u32),
+}
+
+impl RetentionPeriod {
+    /// In milliseconds.
+    pub fn as_millis(self) -> u64 {
+        let days = match self {
+            RetentionPeriod::Days(days) => u64::from(days),
+            RetentionPeriod::Years(years) => u64::from(years) * 365,
+        };
+        days * 24 * 3600 * 1000
+    }
 }
 
 impl Stored for BucketRow {
@@ -90,7 +198,7 @@ pub struct Quotas {
 }
 
 /// Website settings.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Website {
     /// Appended to keys that end in a slash.
     pub index_document: String,
@@ -99,6 +207,9 @@ pub struct Website {
     /// Redirects; the first rule that matches counts.
     #[serde(default)]
     pub routing_rules: Vec<RoutingRule>,
+    /// Its one rule leads every request elsewhere (`RedirectAllRequestsTo`).
+    #[serde(default)]
+    pub redirect_all: bool,
 }
 
 /// A global name. A register row of the control tables, under the name; a name that was taken back leads nowhere.

@@ -15,6 +15,16 @@ pub enum ChecksumAlgorithm {
     Sha1,
     /// SHA-256, 32 bytes.
     Sha256,
+    /// SHA-512, 64 bytes.
+    Sha512,
+    /// MD5, 16 bytes.
+    Md5,
+    /// XXH64, 8 bytes.
+    XxHash64,
+    /// XXH3, 8 bytes.
+    XxHash3,
+    /// XXH3, 16 bytes.
+    XxHash128,
 }
 
 /// What a checksum of a multipart object is over.
@@ -33,7 +43,7 @@ pub struct StoredChecksum {
     pub algorithm: ChecksumAlgorithm,
     /// What it is over.
     pub kind: ChecksumKind,
-    /// The raw digest, big-endian for CRCs.
+    /// The raw digest, big-endian for CRCs and XXH.
     #[serde(with = "serde_bytes")]
     pub value: Vec<u8>,
 }

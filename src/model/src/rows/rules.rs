@@ -89,6 +89,9 @@ impl Default for Redirect {
 /// The status of a redirect that names none.
 pub const REDIRECT_STATUS_DEFAULT: u16 = 302;
 
+/// The same in a document of the S3 interface. Source: AWS S3 API, Redirect.
+pub const REDIRECT_STATUS_S3: u16 = 301;
+
 /// What a routing rule puts in place of the path.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Replacement {

@@ -1,26 +1,38 @@
-//! Completing an upload: prepare and the parts list, the decision, the version: three round trips.
+//! Completing an upload: what is asked, the parts that are chosen, the decision. Three round trips, one more with a condition.
+//!
+//! Invariants:
+//! - what is written is decided once, on the upload's row: the version's id, its parts, what it may replace;
+//! - a request that is refused leaves the upload as it was.
+//!
+//! Not here: writing the version that was decided (`completion`).
 
-use futures::{FutureExt, future::Shared};
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::{FutureExt, future::BoxFuture, future::Shared};
 use garage_rpc::register::WriteId;
 use garage_table::{
-    Group, SortKey,
-    group::{Decision, RegisterWrite, RequestContext, SharedWrite, Updated},
+    Group,
+    group::{Decision, RequestContext, SortKeyRange, TableError, Updated},
     message::{HeldRow, RANGE_ROWS_MAX},
 };
 use garage_util::{encoding::Stored, hlc::Stamp, id::to_hex};
 
-use super::Uploads;
+use super::{
+    Uploads,
+    completion::{Carried, Carrier},
+};
 use crate::{
     error::{ClientError, ModelError},
-    limits::{OBJECT_MAX_BYTES, PART_MIN_BYTES},
+    limits::{COMPLETE_TRIES_MAX, OBJECT_MAX_BYTES, PART_MIN_BYTES},
     objects::{BucketRef, StoredObject, WriteCondition, clock_failed},
     rows::{
-        PART, UPLOAD, VERSION,
+        PART, UPLOAD,
+        bucket::Versioning,
         checksum::{ChecksumAlgorithm, ChecksumKind, StoredChecksum},
-        object::{ObjectMeta, VersionRow, null_slot},
-        part::{PartRow, part_number_of},
+        object::ObjectMeta,
+        part::{PART_NUMBER_MAX, PartRow, part_key, part_number_of},
         payload::{HEAD_BLOCKS, PartRef, Payload, PayloadChunk, chunk_of},
-        upload::{Completion, UploadId, UploadRow, UploadState, upload_key},
+        upload::{Completion, Replaces, UploadId, UploadRow, UploadState, upload_key},
     },
 };
 
@@ -54,24 +66,34 @@ pub struct CompleteRequest<'a> {
 
 /// A stored part with its number.
 #[derive(Clone, Debug)]
-pub(super) struct NumberedPart {
-    pub number: u16,
-    pub row: PartRow,
+struct NumberedPart {
+    number: u16,
+    row: PartRow,
 }
 
 /// Errors are shared by all who wait for one read.
-type SharedParts = Result<Vec<NumberedPart>, std::sync::Arc<ModelError>>;
+type SharedRead<'a, T> = Shared<BoxFuture<'a, Result<T, Arc<ModelError>>>>;
 
-/// What the decision found, kept for the version to be written.
-struct Plan {
-    upload: UploadRow,
-    completion: Completion,
-    parts: Vec<NumberedPart>,
+/// What is read beside the upload's row.
+struct Reads<'a> {
+    parts: SharedRead<'a, Arc<Vec<NumberedPart>>>,
+    /// The version that would be replaced; read only for a condition.
+    newest: SharedRead<'a, Option<HeldRow>>,
+}
+
+/// What a Complete comes to.
+enum Verdict {
+    /// It was decided now.
+    Decided(Carrier),
+    /// It, or another, was decided before, and has to be brought to its end first.
+    Underway(Carrier),
+    /// It was brought to its end before.
+    Over(Completion),
 }
 
 impl Uploads {
     /// Completes an upload. Errors: `NoSuchUpload`, `InvalidPart`, `InvalidPartOrder`, `PartTooSmall`, `PreconditionFailed`, …; the upload
-    /// then stays open. A repeat with the same parts is answered like the first.
+    /// then stays open. A repeat with the same parts is answered like the first, whatever its condition.
     pub async fn complete(
         &self,
         bucket: &BucketRef,
@@ -82,118 +104,124 @@ impl Uploads {
     ) -> Result<StoredObject, ModelError> {
         let step = self.objects.step(context);
         check_order(request.parts)?;
-        let group = bucket.group_of(key);
-        let plan = self.decide_completion(&group, key, upload, &request, step).await?;
-        let condition = if plan.already_written { WriteCondition::default() } else { request.condition.clone() };
-        let head = self.head_blocks(&group, &plan.plan.parts, step).await?;
-        let Plan { upload: row, completion, parts } = plan.plan;
-        let stored = StoredObject {
-            version: completion.version,
-            etag: completion.etag.clone(),
-            size_bytes: completion.size_bytes,
-            modified_ms: completion.modified_ms,
-            checksum: completion.checksum.clone(),
-        };
-        if plan.already_written {
-            return Ok(stored);
+        let digest = digest_of(request.parts);
+        for _ in 0..COMPLETE_TRIES_MAX {
+            let carrier = match self.decide_completion(bucket, key, upload, &request, digest, step).await? {
+                Verdict::Over(completion) => return Ok(completion.into_stored()),
+                Verdict::Decided(carrier) | Verdict::Underway(carrier) => carrier,
+            };
+            let is_ours = carrier.completion.list_digest == digest;
+            if let Carried::Written(stored) = self.carry_out(bucket, key, upload, carrier, step).await? {
+                return if is_ours { Ok(stored) } else { Err(ClientError::NoSuchUpload.into()) };
+            }
+            // What it was to replace was replaced by a rival: the upload is open again, and its client's condition is tested anew.
         }
-        let meta = ObjectMeta {
-            size_bytes: completion.size_bytes,
-            etag: completion.etag.clone(),
-            modified_ms: completion.modified_ms,
-            headers: row.headers.clone(),
-            checksum: completion.checksum.clone(),
-            part_count: Some(parts.len() as u32),
-        };
-        let write = RegisterWrite {
-            table: VERSION,
-            key: null_slot(key),
-            id: completion.version,
-            content: VersionRow::Object(Box::new(meta)).to_stored(),
-            companions: Payload::Parts { parts: parts.iter().map(NumberedPart::as_ref).collect(), head }
-                .into_companions(completion.version),
-        };
-        let shared = SharedWrite { first: completion.first, is_first: !plan.already_decided };
-        let written = self.objects.write_shared_version(&group, write, shared, &condition, step).await;
-        self.finish(&group, key, upload, &row, &completion, &written, step).await;
-        written?;
-        Ok(stored)
+        Err(TableError::Contended.into())
     }
 
     async fn decide_completion(
         &self,
-        group: &Group,
+        bucket: &BucketRef,
         key: &str,
         upload: UploadId,
         request: &CompleteRequest<'_>,
+        list_digest: [u8; 32],
         context: RequestContext,
-    ) -> Result<Decided, ModelError> {
-        let parts = self.parts_of(group, upload, context).map(|parts| parts.map_err(std::sync::Arc::new)).boxed().shared();
-        let planned = parking_lot::Mutex::new(None);
-        let list_digest = digest_of(request.parts);
+    ) -> Result<Verdict, ModelError> {
+        let group = &bucket.group_of(key);
+        let newest = async move {
+            let is_needed = !request.condition.is_none();
+            if is_needed { self.objects.newest_row(group, key, context).await.map_err(Arc::new) } else { Ok(None) }
+        };
+        let parts = async move { self.listed_parts(group, upload, request.parts, context).await.map(Arc::new).map_err(Arc::new) };
+        let reads = Reads { parts: parts.boxed().shared(), newest: newest.boxed().shared() };
+        let verdict = parking_lot::Mutex::new(None);
         let decide = |version: WriteId, held: Option<HeldRow>| {
-            let (parts, planned) = (parts.clone(), &planned);
+            let (reads, verdict) = (&reads, &verdict);
             async move {
-                match self.plan(held, version, list_digest, request, parts).await {
-                    Ok(decided) if decided.already_decided => {
-                        *planned.lock() = Some(decided);
-                        Decision::Refuse(None)
+                match self.judge(bucket, group, held, version, list_digest, request, reads, context).await {
+                    Ok(Verdict::Decided(carrier)) => {
+                        let state = UploadState::Completing(carrier.completion.clone());
+                        let content = UploadRow { state, ..carrier.upload.clone() }.to_stored();
+                        let companions = carrier.payload.clone().unwrap_or_default();
+                        *verdict.lock() = Some(Verdict::Decided(carrier));
+                        Decision::Write { content, companions }
                     }
-                    Ok(decided) => {
-                        let state = UploadState::Completing(decided.plan.completion.clone());
-                        let content = UploadRow { state, ..decided.plan.upload.clone() }.to_stored();
-                        *planned.lock() = Some(decided);
-                        Decision::Write { content, companions: Vec::new() }
+                    Ok(known) => {
+                        *verdict.lock() = Some(known);
+                        Decision::Refuse(None)
                     }
                     Err(error) => Decision::Refuse(Some(error)),
                 }
             }
             .boxed()
         };
-        // The parts are read while the ballot is prepared.
+        // Everything is read while the ballot is prepared; who needs none of it does not wait for it.
         let update = self.objects.tables.update(group, UPLOAD, upload_key(key, upload), context, decide);
-        let (updated, _) = futures::future::join(update, parts.clone()).await;
-        if let Updated::Refused(Some(error)) = updated? {
+        let reading = async {
+            let _ = futures::future::join(reads.parts.clone(), reads.newest.clone()).await;
+            std::future::pending::<()>().await
+        };
+        let updated = tokio::select! {
+            biased;
+            updated = update => updated?,
+            () = reading => unreachable!("it never ends"),
+        };
+        if let Updated::Refused(Some(error)) = updated {
             return Err(error);
         }
-        let decided = planned.lock().take();
-        decided.ok_or_else(|| garage_table::group::TableError::OutcomeUnknown.into())
+        let verdict = verdict.lock().take();
+        verdict.ok_or_else(|| TableError::OutcomeUnknown.into())
     }
 
-    /// What this Complete comes to, by the upload's newest row and its parts.
-    async fn plan(
+    /// What this Complete comes to, by the upload's newest row, its parts, and the version that would be replaced.
+    #[allow(clippy::too_many_arguments)]
+    async fn judge(
         &self,
+        bucket: &BucketRef,
+        group: &Group,
         held: Option<HeldRow>,
         version: WriteId,
         list_digest: [u8; 32],
         request: &CompleteRequest<'_>,
-        parts: Shared<futures::future::BoxFuture<'_, SharedParts>>,
-    ) -> Result<Decided, ModelError> {
+        reads: &Reads<'_>,
+        context: RequestContext,
+    ) -> Result<Verdict, ModelError> {
         let upload = UploadRow::from_stored(&held.ok_or(ClientError::NoSuchUpload)?.content)?;
-        let parts = parts.await.map_err(|error| shared_error(&error))?;
         match &upload.state {
-            UploadState::Completing(completion) | UploadState::Completed(completion) if completion.list_digest == list_digest => {
-                let already_written = matches!(upload.state, UploadState::Completed(_));
-                let chosen = choose(&parts, request.parts)?;
-                let plan = Plan { completion: completion.clone(), parts: chosen, upload };
-                Ok(Decided { plan, already_decided: true, already_written })
+            UploadState::Completed(completion) if completion.list_digest == list_digest => return Ok(Verdict::Over(completion.clone())),
+            UploadState::Completed(_) | UploadState::Aborted => return Err(ClientError::NoSuchUpload.into()),
+            UploadState::Completing(completion) => {
+                let (completion, payload) = (completion.clone(), None);
+                return Ok(Verdict::Underway(Carrier { upload, completion, payload }));
             }
-            UploadState::Open => {
-                let chosen = choose(&parts, request.parts)?;
-                let first = self.objects.tables.cluster().tick(Stamp::ZERO).await.map_err(clock_failed)?;
-                let completion = self.completion(&upload, &chosen, version, first, list_digest, request)?;
-                Ok(Decided { plan: Plan { upload, completion, parts: chosen }, already_decided: false, already_written: false })
-            }
-            _ => Err(ClientError::NoSuchUpload.into()),
+            UploadState::Open => {}
         }
+        let stored = reads.parts.clone().await.map_err(|error| shared_error(&error))?;
+        let newest = reads.newest.clone().await.map_err(|error| shared_error(&error))?;
+        let chosen = choose(&stored, request.parts)?;
+        let replaces = self.objects.may_replace(request.condition, newest.as_ref())?;
+        let first = self.objects.tables.cluster().tick(Stamp::ZERO).await.map_err(clock_failed)?;
+        let version = bucket.versioning.id_of(version, self.objects.now_ms());
+        let mut completion = self.completion(&upload, &chosen, version, first, replaces, list_digest, request)?;
+        completion.versioning = bucket.versioning;
+        let mut locked = ObjectMeta { headers: upload.headers.clone(), ..ObjectMeta::default() };
+        self.objects.lock_by_default(bucket, &mut locked).await?;
+        completion.retention = locked.headers.lock.retention;
+        let head = self.head_blocks(group, &chosen, context).await?;
+        let parts = chosen.iter().map(NumberedPart::as_ref).collect();
+        let payload = Some(Payload::Parts { parts, head }.into_companions(version));
+        Ok(Verdict::Decided(Carrier { upload, completion, payload }))
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn completion(
         &self,
         upload: &UploadRow,
         chosen: &[NumberedPart],
         version: WriteId,
         first: Stamp,
+        replaces: Replaces,
         list_digest: [u8; 32],
         request: &CompleteRequest<'_>,
     ) -> Result<Completion, ModelError> {
@@ -206,30 +234,37 @@ impl Uploads {
         Ok(Completion {
             version,
             first,
+            replaces,
+            part_count: chosen.len() as u32,
             etag: multipart_etag(chosen),
             size_bytes,
             modified_ms: self.objects.now_ms(),
             checksum: object_checksum(upload, chosen, request)?,
             list_digest,
+            versioning: Versioning::Off,
+            retention: upload.headers.lock.retention,
         })
     }
 
-    /// All parts of an upload, in order of their numbers.
-    pub(super) async fn parts_of(&self, group: &Group, upload: UploadId, context: RequestContext) -> Result<Vec<NumberedPart>, ModelError> {
-        let end = garage_table::key::after_prefix(upload.as_bytes()).map(SortKey);
-        let (mut all, mut from) = (Vec::new(), SortKey(upload.as_bytes().to_vec()));
-        loop {
-            let page = self.objects.tables.range(group, PART, from, end.clone(), RANGE_ROWS_MAX as u32, context).await?;
-            let last = page.rows.last().map(|(key, _)| key.clone());
-            for (key, row) in page.rows {
-                let Some(number) = part_number_of(&key.0) else { continue };
-                all.push(NumberedPart { number, row: PartRow::from_stored(&row.content)? });
-            }
-            match last {
-                Some(last) if page.truncated => from = SortKey([&last.0[..], &[0]].concat()),
-                _ => return Ok(all),
-            }
+    /// The stored parts among those numbers that the client lists, in one round trip.
+    async fn listed_parts(
+        &self,
+        group: &Group,
+        upload: UploadId,
+        listed: &[CompletedPart],
+        context: RequestContext,
+    ) -> Result<Vec<NumberedPart>, ModelError> {
+        let mut ranges: BTreeMap<u16, (u16, u16)> = BTreeMap::new();
+        for number in listed.iter().map(|part| part.part_number).filter(|number| (1..=PART_NUMBER_MAX).contains(number)) {
+            // Runs of numbers of which one answer holds all.
+            let (from, to) = ranges.entry((number - 1) / RANGE_ROWS_MAX as u16).or_insert((number, number));
+            (*from, *to) = ((*from).min(number), (*to).max(number));
         }
+        let range = |(from, to): (u16, u16)| -> SortKeyRange { (part_key(upload, from), Some(part_key(upload, to + 1))) };
+        let ranges = ranges.into_values().map(range).collect();
+        let page = self.objects.tables.ranges(group, PART, ranges, RANGE_ROWS_MAX as u32, context).await?;
+        let numbered = page.rows.into_iter().filter_map(|(key, row)| Some((part_number_of(&key.0)?, row)));
+        numbered.map(|(number, row)| Ok(NumberedPart { number, row: PartRow::from_stored(&row.content)? })).collect()
     }
 
     /// The first blocks of the object to be, so that reading it can start with its row.
@@ -249,54 +284,6 @@ impl Uploads {
             _ => Ok(Vec::new()),
         }
     }
-
-    /// Notes that the version was written; if the condition failed, the upload is open again. Best effort: a repeat does the same.
-    #[allow(clippy::too_many_arguments)]
-    async fn finish(
-        &self,
-        group: &Group,
-        key: &str,
-        upload: UploadId,
-        row: &UploadRow,
-        completion: &Completion,
-        written: &Result<(), ModelError>,
-        context: RequestContext,
-    ) {
-        let state = match written {
-            Ok(()) => UploadState::Completed(completion.clone()),
-            Err(ModelError::Client(_)) => UploadState::Open,
-            // Whether the version is there is not known: it stays in completion, and a repeat finds out.
-            Err(_) => return,
-        };
-        let content = UploadRow { state, ..row.clone() }.to_stored();
-        let (tables, group, sort_key) = (self.objects.tables.clone(), group.clone(), upload_key(key, upload));
-        let completing = completion.clone();
-        let noted = async move {
-            let decide = |_: WriteId, held: Option<HeldRow>| {
-                let is_ours = held
-                    .and_then(|held| UploadRow::from_stored(&held.content).ok())
-                    .is_some_and(|held| held.state == UploadState::Completing(completing.clone()));
-                let decision =
-                    if is_ours { Decision::Write { content: content.clone(), companions: Vec::new() } } else { Decision::Refuse(()) };
-                std::future::ready(decision).boxed()
-            };
-            if let Err(error) = tables.update(&group, UPLOAD, sort_key, context, decide).await {
-                tracing::debug!(%error, "the end of a multipart upload was not noted; a repeat will do it");
-            }
-        };
-        match written {
-            Ok(()) => self.objects.tables.cluster().runtime().clone().spawn("note completed upload", noted),
-            Err(_) => noted.await,
-        }
-    }
-}
-
-struct Decided {
-    plan: Plan,
-    /// The upload's row says already what is to be done.
-    already_decided: bool,
-    /// The version is there.
-    already_written: bool,
 }
 
 impl NumberedPart {
@@ -308,7 +295,7 @@ impl NumberedPart {
 fn shared_error(error: &ModelError) -> ModelError {
     match error {
         ModelError::Table(error) => ModelError::Table(error.clone()),
-        other => garage_table::group::TableError::Damaged { reason: other.to_string() }.into(),
+        other => TableError::Damaged { reason: other.to_string() }.into(),
     }
 }
 
@@ -322,8 +309,10 @@ fn check_order(parts: &[CompletedPart]) -> Result<(), ClientError> {
 
 /// The stored parts that the client lists, in its order.
 fn choose(stored: &[NumberedPart], listed: &[CompletedPart]) -> Result<Vec<NumberedPart>, ClientError> {
+    debug_assert!(stored.windows(2).all(|pair| pair[0].number < pair[1].number), "parts are read in order");
     let choose_one = |listed: &CompletedPart| {
-        let found = stored.iter().find(|part| part.number == listed.part_number && part.row.etag == listed.etag);
+        let found = stored.binary_search_by_key(&listed.part_number, |part| part.number).ok().map(|index| &stored[index]);
+        let found = found.filter(|part| part.row.etag == listed.etag);
         let fits = |part: &&NumberedPart| match (&listed.checksum, &part.row.checksum) {
             (Some(listed), Some(stored)) => listed.algorithm == stored.algorithm && listed.value == stored.value,
             (Some(_), None) => false,
@@ -389,7 +378,7 @@ fn object_checksum(
 fn kind_over_parts(algorithm: ChecksumAlgorithm) -> ChecksumKind {
     match algorithm {
         ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c | ChecksumAlgorithm::Crc64Nvme => ChecksumKind::FullObject,
-        ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256 => ChecksumKind::Composite,
+        _ => ChecksumKind::Composite,
     }
 }
 

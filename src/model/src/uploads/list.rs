@@ -1,29 +1,37 @@
 //! ListParts and ListMultipartUploads: by quorum, so what was answered before is there.
 
-use futures::{StreamExt, TryStreamExt, stream};
+use std::collections::BTreeMap;
+
+use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use garage_table::{
     Group, SortKey,
-    group::RequestContext,
-    key::{after_prefix, push_escaped, split_escaped},
-    message::RANGE_ROWS_MAX,
+    group::{RegisterRead, RequestContext, TableError},
+    key::{after_prefix, push_escaped},
+    message::{RANGE_ROWS_MAX, Want},
 };
 use garage_util::encoding::Stored;
+use serde_bytes::ByteBuf;
 
-use super::Uploads;
+use super::{
+    Uploads,
+    index::{UnfinishedUploads, escaped_start},
+};
 use crate::{
     error::ModelError,
-    listing::replica::folded,
     objects::BucketRef,
+    paging::{self, Answers, PageAnswer, PageQuery, Settled, Shown, after_common, folded},
     rows::{
         PART, UPLOAD,
         checksum::StoredChecksum,
         part::{PartRow, part_key, part_number_of},
-        upload::{UploadId, UploadRow, UploadState},
+        upload::{UploadId, UploadRow, UploadSummary, split_upload_key},
     },
 };
 
-/// Shards asked at once.
-const GROUPS_AT_ONCE: usize = 16;
+/// How often a page is read anew because completions were met underway.
+const LIST_TRIES_MAX: usize = 4;
+/// Completions brought to their end at once.
+const ENDS_AT_ONCE: usize = 16;
 
 /// A part as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +66,8 @@ pub struct ListedUpload {
     pub key: String,
     /// Its id.
     pub id: UploadId,
-    /// Its row.
-    pub row: UploadRow,
+    /// What is shown of it.
+    pub summary: UploadSummary,
 }
 
 /// An entry of a page of uploads.
@@ -108,24 +116,42 @@ impl Uploads {
     ) -> Result<ListPartsPage, ModelError> {
         let step = self.objects.step(context);
         let group = bucket.group_of(key);
-        let end = after_prefix(upload.as_bytes()).map(SortKey);
-        // One more than asked for tells whether the page is the last; a replica's answer holds one page at the most.
-        let wanted = (limit + 1).min(RANGE_ROWS_MAX) as u32;
-        let from = part_key(upload, after.saturating_add(1));
-        let rows = self.objects.tables.range(&group, PART, from, end, wanted, step);
-        let (upload, page) = futures::future::try_join(self.get(bucket, key, upload, context), async { Ok(rows.await?) }).await?;
-        let mut parts = Vec::new();
-        for (sort_key, row) in page.rows {
-            let Some(part_number) = part_number_of(&sort_key.0) else { continue };
-            let PartRow { etag, size_bytes, modified_ms, checksum, .. } = PartRow::from_stored(&row.content)?;
-            parts.push(ListedPart { part_number, etag, size_bytes, modified_ms, checksum });
-        }
-        let truncated = page.truncated || limit < parts.len();
+        let parts = self.parts_after(&group, upload, after, limit, step);
+        let (upload, mut parts) = futures::future::try_join(self.get(bucket, key, upload, context), parts).await?;
+        let truncated = limit < parts.len();
         parts.truncate(limit);
         Ok(ListPartsPage { upload, parts, truncated })
     }
 
-    /// Open uploads of a bucket.
+    /// The first `limit + 1` parts after a number, or all there are: one more than asked for tells whether a page is the last.
+    async fn parts_after(
+        &self,
+        group: &Group,
+        upload: UploadId,
+        after: u16,
+        limit: usize,
+        context: RequestContext,
+    ) -> Result<Vec<ListedPart>, ModelError> {
+        let end = after_prefix(upload.as_bytes()).map(SortKey);
+        let (mut parts, mut after): (Vec<ListedPart>, u16) = (Vec::new(), after);
+        loop {
+            let wanted = (limit + 1 - parts.len()).min(RANGE_ROWS_MAX) as u32;
+            let from = part_key(upload, after.saturating_add(1));
+            let page = self.objects.tables.range(group, PART, from, end.clone(), wanted, context).await?;
+            for (sort_key, row) in page.rows {
+                let Some(part_number) = part_number_of(&sort_key.0) else { continue };
+                let PartRow { etag, size_bytes, modified_ms, checksum, .. } = PartRow::from_stored(&row.content)?;
+                parts.push(ListedPart { part_number, etag, size_bytes, modified_ms, checksum });
+            }
+            match parts.last() {
+                // A page of replicas that differ may hold less than was asked for.
+                Some(last) if page.truncated && parts.len() <= limit && after < last.part_number => after = last.part_number,
+                _ => return Ok(parts),
+            }
+        }
+    }
+
+    /// Unfinished uploads of a bucket.
     pub async fn list(
         &self,
         bucket: &BucketRef,
@@ -136,94 +162,133 @@ impl Uploads {
             return Ok(ListUploadsPage::default());
         }
         let groups = bucket.groups().collect::<Vec<Group>>();
-        let runs = stream::iter(groups).map(|group| self.list_group(group, request, context)).buffer_unordered(GROUPS_AT_ONCE);
-        let runs: Vec<Vec<(Vec<u8>, UploadEntry)>> = runs.try_collect().await?;
-        let mut all: Vec<(Vec<u8>, UploadEntry)> = runs.into_iter().flatten().collect();
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        all.dedup_by(|a, b| a.0 == b.0);
-        let truncated = request.limit < all.len();
-        Ok(ListUploadsPage { entries: all.into_iter().take(request.limit).map(|(_, entry)| entry).collect(), truncated })
+        let source = UploadsSource { uploads: self, context: self.objects.step(context) };
+        let delimiter = request.delimiter.as_ref().filter(|text| !text.is_empty());
+        let query = PageQuery {
+            prefix: ByteBuf::from(request.prefix.as_bytes()),
+            delimiter: delimiter.map(|text| ByteBuf::from(text.as_bytes())),
+            from: ByteBuf::from(first_position(request)),
+            limit: 0,
+        };
+        for tries_left in (0..LIST_TRIES_MAX).rev() {
+            let entries = paging::page(&source, &groups, query.clone(), request.limit).await?;
+            let met = entries.iter().filter(|(_, shown)| matches!(shown, Shown::Row(summary) if summary.completing));
+            let met: Vec<Vec<u8>> = met.map(|(position, _)| position.clone()).collect();
+            if met.is_empty() || tries_left == 0 {
+                return Ok(page_of(entries, request.limit));
+            }
+            // A completion underway is either over, which the key then shows, or its upload is open.
+            let ends: Vec<_> = met.iter().map(|position| self.end_of(bucket, position, source.context)).collect();
+            let _: Vec<()> = stream::iter(ends).buffer_unordered(ENDS_AT_ONCE).try_collect().await?;
+        }
+        unreachable!("the last try returns")
     }
 
-    /// The first entries of one shard, one more than the page may hold.
-    async fn list_group(
-        &self,
-        group: Group,
-        request: &ListUploadsRequest,
-        context: RequestContext,
-    ) -> Result<Vec<(Vec<u8>, UploadEntry)>, ModelError> {
-        let mut from = first_key(request);
-        let end = after_prefix(&escaped_start(&request.prefix));
-        let mut entries: Vec<(Vec<u8>, UploadEntry)> = Vec::new();
-        loop {
-            let to = end.clone().map(SortKey);
-            let page =
-                self.objects.tables.range(&group, UPLOAD, SortKey(from), to, RANGE_ROWS_MAX as u32, self.objects.step(context)).await?;
-            let mut next = page.rows.last().map(|(key, _)| [&key.0[..], &[0]].concat());
-            for (sort_key, row) in page.rows {
-                let Some(found) = read_row(&sort_key, &row.content)? else { continue };
-                let delimiter = request.delimiter.as_ref().map(|delimiter| delimiter.as_bytes());
-                let common = folded(found.key.as_bytes(), request.prefix.as_bytes(), delimiter).map(<[u8]>::to_vec);
-                let Some(common) = common else {
-                    entries.push((sort_key.0, UploadEntry::Upload(Box::new(found))));
-                    continue;
-                };
-                let position = escaped_start_bytes(&common);
-                if entries.last().is_none_or(|(last, _)| *last != position)
-                    && let Ok(prefix) = String::from_utf8(common)
-                {
-                    entries.push((position.clone(), UploadEntry::Prefix(prefix)));
-                }
-                if request.limit < entries.len() {
-                    break;
-                }
-                next = next.max(after_prefix(&position));
-            }
-            match next {
-                Some(next) if page.truncated && entries.len() <= request.limit => from = next,
-                _ => return Ok(entries),
-            }
+    async fn end_of(&self, bucket: &BucketRef, position: &[u8], context: RequestContext) -> Result<(), ModelError> {
+        let Some((key, id)) = named(position) else { return Ok(()) };
+        let group = bucket.group_of(&key);
+        let row = self.get_in_any_state(&group, &key, id, context).await?;
+        match self.bring_to_end(bucket, &key, id, row, context).await {
+            // Nobody can tell any more; it is not open in any case.
+            Ok(_) | Err(ModelError::Table(TableError::OutcomeUnknown)) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }
 
-/// An open upload in a row; `None`: it is over.
-fn read_row(sort_key: &SortKey, content: &[u8]) -> Result<Option<ListedUpload>, ModelError> {
-    let row = UploadRow::from_stored(content)?;
-    if row.state != UploadState::Open {
-        return Ok(None);
+fn page_of(entries: BTreeMap<Vec<u8>, Shown<UploadSummary>>, limit: usize) -> ListUploadsPage {
+    let truncated = limit < entries.len();
+    let entry = |(position, shown): (Vec<u8>, Shown<UploadSummary>)| match shown {
+        Shown::Row(UploadSummary { completing: true, .. }) => None,
+        Shown::Row(summary) => {
+            let (key, id) = named(&position)?;
+            Some(UploadEntry::Upload(Box::new(ListedUpload { key, id, summary })))
+        }
+        Shown::Prefix(prefix) => String::from_utf8(prefix).ok().map(UploadEntry::Prefix),
+    };
+    ListUploadsPage { entries: entries.into_iter().take(limit).filter_map(entry).collect(), truncated }
+}
+
+/// The object key and the upload at a position.
+fn named(position: &[u8]) -> Option<(String, UploadId)> {
+    let (key, id) = split_upload_key(position)?;
+    Some((String::from_utf8(key).ok()?, id))
+}
+
+struct UploadsSource<'a> {
+    uploads: &'a Uploads,
+    context: RequestContext,
+}
+
+impl paging::Source for UploadsSource<'_> {
+    type Index = UnfinishedUploads;
+
+    fn ask<'a>(&'a self, group: &'a Group, query: &'a PageQuery) -> BoxFuture<'a, Answers<UploadSummary>> {
+        async move {
+            let answers = self.uploads.objects.tables.query(group, UPLOAD, query.to_stored(), self.context).await?;
+            answers.iter().map(|answer| Ok(PageAnswer::from_stored(answer)?)).collect()
+        }
+        .boxed()
     }
-    let Some((key, id)) = split_escaped(&sort_key.0) else { return Ok(None) };
-    let (Ok(key), Ok(id)) = (String::from_utf8(key), <[u8; 32]>::try_from(id)) else { return Ok(None) };
-    Ok(Some(ListedUpload { key, id: UploadId(id), row }))
+
+    fn settle<'a>(&'a self, group: &'a Group, positions: Vec<Vec<u8>>) -> BoxFuture<'a, Settled<UploadSummary>> {
+        async move {
+            let read = |position: &Vec<u8>| RegisterRead { table: UPLOAD, key: SortKey(position.clone()), want: Want::Row };
+            let rows = self.uploads.objects.tables.read(group, positions.iter().map(read).collect(), self.context).await?;
+            let mut listed = BTreeMap::new();
+            for (position, read) in positions.into_iter().zip(rows) {
+                let row = read.row.map(|row| UploadRow::from_stored(&row.content)).transpose()?;
+                listed.extend(row.as_ref().and_then(UploadSummary::of).map(|summary| (position, summary)));
+            }
+            Ok(listed)
+        }
+        .boxed()
+    }
 }
 
-/// What the escaped keys start with that start with `prefix`: the escape without its terminator.
-fn escaped_start(prefix: &str) -> Vec<u8> {
-    escaped_start_bytes(prefix.as_bytes())
-}
-
-fn escaped_start_bytes(prefix: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    push_escaped(&mut bytes, prefix);
-    bytes.truncate(bytes.len() - 2);
-    bytes
-}
-
-fn first_key(request: &ListUploadsRequest) -> Vec<u8> {
-    let start = escaped_start(&request.prefix);
+/// The smallest position that may come.
+fn first_position(request: &ListUploadsRequest) -> Vec<u8> {
+    let start = escaped_start(request.prefix.as_bytes());
     let Some(key) = request.key_after.as_ref().filter(|key| !key.is_empty()) else { return start };
+    let delimiter = request.delimiter.as_ref().map(|delimiter| delimiter.as_bytes());
+    // A common prefix is listed only if it is greater than the marker, so the one that the marker folds into is skipped as a whole.
+    let common = if key.starts_with(&request.prefix) { folded(key.as_bytes(), request.prefix.as_bytes(), delimiter) } else { None };
+    if let Some(next) = common.and_then(after_common::<UnfinishedUploads>) {
+        return next.max(start);
+    }
     let mut after = Vec::new();
     push_escaped(&mut after, key.as_bytes());
     let after = match request.upload_after {
         Some(upload) => [&after[..], upload.as_bytes(), &[0]].concat(),
-        None => {
-            let delimiter = request.delimiter.as_ref().map(|delimiter| delimiter.as_bytes());
-            // As in listings of objects: the common prefix that the marker folds into is skipped as a whole.
-            let common = if key.starts_with(&request.prefix) { folded(key.as_bytes(), request.prefix.as_bytes(), delimiter) } else { None };
-            let skipped = common.map_or(after, escaped_start_bytes);
-            after_prefix(&skipped).unwrap_or(skipped)
-        }
+        None => after_prefix(&after).unwrap_or(after),
     };
     after.max(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ListUploadsRequest, UploadId, first_position};
+    use crate::rows::upload::upload_key;
+
+    #[test]
+    fn markers_skip_what_was_listed_before_them() {
+        let request = |delimiter: Option<&str>, key: &str, upload: Option<u8>| ListUploadsRequest {
+            delimiter: delimiter.map(String::from),
+            key_after: Some(key.into()),
+            upload_after: upload.map(|byte| UploadId([byte; 32])),
+            ..ListUploadsRequest::default()
+        };
+        let at = |key: &str, byte: u8| upload_key(key, UploadId([byte; 32])).0;
+        let skips = |request: &ListUploadsRequest, key: &str, byte: u8| at(key, byte) < first_position(request);
+        let of_key = request(None, "b", None);
+        assert!(skips(&of_key, "a", 9) && skips(&of_key, "b", 9) && !skips(&of_key, "b\0", 0) && !skips(&of_key, "ba", 0));
+        let of_upload = request(None, "b", Some(5));
+        assert!(skips(&of_upload, "b", 5) && !skips(&of_upload, "b", 6) && skips(&of_upload, "a", 9));
+        for upload in [None, Some(5)] {
+            let folded = request(Some("/"), "b/x", upload);
+            assert!(skips(&folded, "b/z", 9) && !skips(&folded, "b0", 0), "the common prefix b/ was listed");
+        }
+        let within = ListUploadsRequest { prefix: "b".into(), ..request(None, "a", None) };
+        assert!(skips(&within, "az", 9) && !skips(&within, "b", 0));
+    }
 }

@@ -1,13 +1,17 @@
 //! Multipart uploads. Round trips: create 1, part 2, complete 3.
 //!
 //! Invariants:
-//! - an upload that began to complete can only end in the version it named, whoever finishes it;
+//! - an upload that began to complete can only end in the version it named, whoever finishes it, or, if what that version was to replace is
+//!   gone, be open again;
 //! - a repeated Complete with the same parts gets the same answer for as long as the row is kept;
+//! - of a Complete and an Abort one wins; whoever meets a completion underway brings it to its end first;
 //! - parts never make the key visible; the version row does, and it is written last.
 //!
-//! Reading order: this file (create, abort, lookup), `part`, `complete`, `list`.
+//! Reading order: this file (create, abort, lookup), `part`, `complete` (the decision), `completion` (carrying it out), `index`, `list`.
 
 mod complete;
+mod completion;
+pub mod index;
 mod list;
 mod part;
 
@@ -15,10 +19,10 @@ use futures::{FutureExt, future::BoxFuture};
 use garage_rpc::register::WriteId;
 use garage_table::{
     Group,
-    group::{Decision, RegisterRead, RegisterWrite, RequestContext, Updated},
+    group::{Decision, RegisterRead, RegisterWrite, RequestContext, TableError, Updated},
     message::{HeldRow, Want},
 };
-use garage_util::encoding::Stored;
+use garage_util::{encoding::Stored, hlc::Stamp};
 
 pub use complete::{CompleteRequest, CompletedPart};
 pub use list::{ListPartsPage, ListUploadsPage, ListUploadsRequest, ListedPart, ListedUpload, UploadEntry};
@@ -26,12 +30,13 @@ pub use part::{PartRange, StoredPart};
 
 use crate::{
     error::{ClientError, ModelError},
-    objects::{BucketRef, Objects},
+    limits::COMPLETE_TRIES_MAX,
+    objects::{BucketRef, Objects, clock_failed},
     rows::{
         UPLOAD,
         checksum::{ChecksumAlgorithm, ChecksumKind},
         object::ObjectHeaders,
-        upload::{UploadId, UploadRow, UploadState, upload_key},
+        upload::{Replaces, UploadId, UploadRow, UploadState, upload_key},
     },
 };
 
@@ -56,8 +61,23 @@ pub struct NewUpload {
 
 /// Where an upload id tells the checksum of its upload.
 const CHECKSUM_BYTE: usize = 8;
-const ALGORITHMS: [ChecksumAlgorithm; 5] =
-    [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Crc64Nvme, ChecksumAlgorithm::Sha1, ChecksumAlgorithm::Sha256];
+/// Where an upload id tells whether its parts are encrypted: 0 if they are not.
+const ENCRYPTION_BYTE: usize = 9;
+const UNDER_CLUSTER_KEY: u8 = 1;
+const UNDER_CUSTOMER_KEY: u8 = 2;
+/// In the order that ids have known from the first; new ones come last.
+const ALGORITHMS: [ChecksumAlgorithm; 10] = [
+    ChecksumAlgorithm::Crc32,
+    ChecksumAlgorithm::Crc32c,
+    ChecksumAlgorithm::Crc64Nvme,
+    ChecksumAlgorithm::Sha1,
+    ChecksumAlgorithm::Sha256,
+    ChecksumAlgorithm::Sha512,
+    ChecksumAlgorithm::Md5,
+    ChecksumAlgorithm::XxHash64,
+    ChecksumAlgorithm::XxHash3,
+    ChecksumAlgorithm::XxHash128,
+];
 
 /// The checksum of an upload, as its id tells it. An id that was made up tells nothing reliable: the upload's row decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +103,16 @@ impl ChecksumOfUpload {
     }
 }
 
+/// Whether the parts of an upload may be encrypted, as its id tells it; its row then says how.
+pub fn may_be_encrypted(id: UploadId) -> bool {
+    id.0[ENCRYPTION_BYTE] != 0
+}
+
+/// Whether the parts of an upload are encrypted under the cluster's key, as its id tells it.
+pub fn is_under_cluster_key(id: UploadId) -> bool {
+    id.0[ENCRYPTION_BYTE] == UNDER_CLUSTER_KEY
+}
+
 impl Uploads {
     /// Uploads that end in `objects`.
     pub fn new(objects: Objects) -> Uploads {
@@ -93,10 +123,16 @@ impl Uploads {
     pub async fn create(&self, bucket: &BucketRef, key: &str, new: NewUpload, context: RequestContext) -> Result<UploadId, ModelError> {
         let initiated_ms = self.objects.now_ms();
         let mut id = UploadId::random(self.objects.tables.cluster().runtime());
-        // Ids sort by initiation, so that a list page can start behind any of them.
-        id.0[..8].copy_from_slice(&initiated_ms.to_be_bytes());
+        // Ids sort by initiation, so that a list page can start behind any of them; two of one millisecond by the counter of the stamp.
+        let stamp = self.objects.tables.cluster().tick(Stamp::ZERO).await.map_err(clock_failed)?;
+        id.0[..8].copy_from_slice(&stamp.time().to_be_bytes());
         // So that a part's checksum can be computed while the upload's row is still being read.
         id.0[CHECKSUM_BYTE] = new.checksum.map_or(0, |checksum| ChecksumOfUpload { checksum, explicit: new.checksum_explicit }.to_byte());
+        id.0[ENCRYPTION_BYTE] = match &new.headers.encryption {
+            None => 0,
+            Some(encryption) if encryption.is_customer() => UNDER_CUSTOMER_KEY,
+            Some(_) => UNDER_CLUSTER_KEY,
+        };
         let row = UploadRow {
             initiated_ms,
             initiator: new.initiator,
@@ -118,7 +154,12 @@ impl Uploads {
 
     /// An upload that takes parts. Errors: `NoSuchUpload`.
     pub async fn get(&self, bucket: &BucketRef, key: &str, upload: UploadId, context: RequestContext) -> Result<UploadRow, ModelError> {
-        let row = self.get_in_any_state(&bucket.group_of(key), key, upload, context).await?;
+        let group = bucket.group_of(key);
+        let mut row = self.get_in_any_state(&group, key, upload, context).await?;
+        // One that may yet be open again is not said to be gone.
+        if matches!(&row.state, UploadState::Completing(completion) if completion.replaces != Replaces::Anything) {
+            row = self.bring_to_end(bucket, key, upload, row, self.objects.step(context)).await?;
+        }
         if row.state == UploadState::Open { Ok(row) } else { Err(ClientError::NoSuchUpload.into()) }
     }
 
@@ -131,26 +172,51 @@ impl Uploads {
 
     /// Gives an upload up. Errors: `NoSuchUpload` when it was completed, aborted before, or never initiated.
     pub async fn abort(&self, bucket: &BucketRef, key: &str, upload: UploadId, context: RequestContext) -> Result<(), ModelError> {
-        let decide = |_: WriteId, held: Option<HeldRow>| -> BoxFuture<'_, Decision<ModelError>> {
-            let decision = match open_row(held) {
-                Ok(row) => {
-                    Decision::Write { content: UploadRow { state: UploadState::Aborted, ..row }.to_stored(), companions: Vec::new() }
-                }
-                Err(error) => Decision::Refuse(error),
+        let (group, step) = (bucket.group_of(key), self.objects.step(context));
+        for _ in 0..COMPLETE_TRIES_MAX {
+            let decide = |_: WriteId, held: Option<HeldRow>| -> BoxFuture<'_, Decision<Result<UploadRow, ModelError>>> {
+                std::future::ready(aborted(held)).boxed()
             };
-            std::future::ready(decision).boxed()
+            match self.objects.tables.update(&group, UPLOAD, upload_key(key, upload), step, decide).await? {
+                Updated::Written(_) => return Ok(()),
+                Updated::Refused(Err(error)) => return Err(error),
+                // Its client may never have been answered: left as it is, nobody could end it.
+                Updated::Refused(Ok(completing)) => {
+                    if self.bring_to_end(bucket, key, upload, completing, step).await?.state != UploadState::Open {
+                        return Err(ClientError::NoSuchUpload.into());
+                    }
+                }
+            }
+        }
+        Err(TableError::Contended.into())
+    }
+}
+
+impl Uploads {
+    /// Gives an open upload of this group up; one that is completing counts as none.
+    pub(crate) async fn abort_in(&self, group: &Group, key: &str, upload: UploadId, context: RequestContext) -> Result<(), ModelError> {
+        let decide = |_: WriteId, held: Option<HeldRow>| -> BoxFuture<'_, Decision<Result<UploadRow, ModelError>>> {
+            std::future::ready(aborted(held)).boxed()
         };
-        let group = bucket.group_of(key);
-        match self.objects.tables.update(&group, UPLOAD, upload_key(key, upload), self.objects.step(context), decide).await? {
+        match self.objects.tables.update(group, UPLOAD, upload_key(key, upload), self.objects.step(context), decide).await? {
             Updated::Written(_) => Ok(()),
-            Updated::Refused(error) => Err(error),
+            Updated::Refused(Err(error)) => Err(error),
+            Updated::Refused(Ok(_)) => Err(ClientError::NoSuchUpload.into()),
         }
     }
 }
 
-fn open_row(held: Option<HeldRow>) -> Result<UploadRow, ModelError> {
-    let row = UploadRow::from_stored(&held.ok_or(ClientError::NoSuchUpload)?.content)?;
-    if row.state == UploadState::Open { Ok(row) } else { Err(ClientError::NoSuchUpload.into()) }
+/// Writes that an open upload is aborted; refuses with the row of one that is completing, or with the error for any other.
+fn aborted(held: Option<HeldRow>) -> Decision<Result<UploadRow, ModelError>> {
+    let row = held.map(|held| UploadRow::from_stored(&held.content)).transpose();
+    match row {
+        Err(error) => Decision::Refuse(Err(error.into())),
+        Ok(Some(row)) if row.state == UploadState::Open => {
+            Decision::Write { content: UploadRow { state: UploadState::Aborted, ..row }.to_stored(), companions: Vec::new() }
+        }
+        Ok(Some(row)) if matches!(row.state, UploadState::Completing(_)) => Decision::Refuse(Ok(row)),
+        Ok(_) => Decision::Refuse(Err(ClientError::NoSuchUpload.into())),
+    }
 }
 
 #[cfg(test)]

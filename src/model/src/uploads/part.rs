@@ -5,20 +5,22 @@ use std::ops::Range;
 use futures::Stream;
 use garage_rpc::register::WriteId;
 use garage_table::group::{MergeRow, RequestContext};
-use garage_util::{encoding::Stored, hlc::Stamp, id::to_hex};
+use garage_util::{encoding::Stored, hlc::Stamp};
 
 use super::Uploads;
 use crate::{
     body::{BodyDigests, BodyFailure, ObjectBody},
+    encryption::{self, Encryption},
     error::{ClientError, ModelError},
     limits::SINGLE_PUT_MAX_BYTES,
     objects::{BucketRef, FoundObject},
     rows::{
         PART,
         checksum::StoredChecksum,
+        owner::RowOwner,
         part::{PART_NUMBER_MAX, PartRow, part_key},
         payload::Payload,
-        upload::UploadId,
+        upload::{UploadId, upload_key},
     },
 };
 
@@ -51,7 +53,22 @@ impl Uploads {
         key: &str,
         upload: UploadId,
         part_number: u16,
+        body: Box<dyn ObjectBody>,
+        context: RequestContext,
+    ) -> Result<StoredPart, ModelError> {
+        self.put_sealed_part(bucket, key, upload, part_number, body, None, context).await
+    }
+
+    /// As [`Uploads::put_part`], for an upload with this encryption, opened. Errors: `KeyNeeded` if the upload has another.
+    #[allow(clippy::too_many_arguments)]
+    pub async fn put_sealed_part(
+        &self,
+        bucket: &BucketRef,
+        key: &str,
+        upload: UploadId,
+        part_number: u16,
         mut body: Box<dyn ObjectBody>,
+        encryption: Option<&Encryption>,
         context: RequestContext,
     ) -> Result<StoredPart, ModelError> {
         if !(1..=PART_NUMBER_MAX).contains(&part_number) {
@@ -63,15 +80,21 @@ impl Uploads {
         self.objects.check_quota(bucket, body.size_hint_bytes().unwrap_or(0), context).await?;
         let group = bucket.group_of(key);
         let id = WriteId::random(self.objects.tables.cluster().runtime());
+        let seal = encryption.map(|encryption| encryption.sealer(id)).transpose()?;
         let (payload, digests) = {
             // The upload is looked up while the blocks travel; a part of an upload that is not open leaves only leases behind.
             let open = self.get(bucket, key, upload, context);
             // Parts are blocks, however small: the content of an object in parts is read as one run of blocks.
-            let stored = self.objects.store_content(id, &group, &mut *body, 0, context);
-            let (_, stored) = futures::future::try_join(open, stored).await?;
+            let owner = RowOwner::part(&upload_key(key, upload), part_number);
+            let stored = self.objects.store_content(id, &group, &owner, &mut *body, 0, seal, context);
+            let (row, stored) = futures::future::try_join(open, stored).await?;
+            if row.headers.encryption.as_ref() != encryption {
+                return Err(ClientError::KeyNeeded.into());
+            }
             stored
         };
-        self.commit_part(bucket, key, upload, part_number, id, payload, digests, context).await
+        let etag = encryption::etag(encryption, &digests.md5);
+        self.commit_part(bucket, key, upload, part_number, id, payload, digests, etag, context).await
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -84,18 +107,13 @@ impl Uploads {
         id: WriteId,
         payload: Payload,
         digests: BodyDigests,
+        etag: String,
         context: RequestContext,
     ) -> Result<StoredPart, ModelError> {
         // Stamped when its upload finished: of two uploads of one number, the one that finished last counts.
         let stamp = self.objects.tables.cluster().tick(Stamp::ZERO).await.map_err(crate::objects::clock_failed)?;
-        let row = PartRow {
-            stamp,
-            id,
-            size_bytes: digests.size_bytes,
-            etag: to_hex(&digests.md5),
-            modified_ms: self.objects.now_ms(),
-            checksum: digests.checksum,
-        };
+        let row =
+            PartRow { stamp, id, size_bytes: digests.size_bytes, etag, modified_ms: self.objects.now_ms(), checksum: digests.checksum };
         let stored =
             StoredPart { etag: row.etag.clone(), modified_ms: row.modified_ms, size_bytes: row.size_bytes, checksum: row.checksum.clone() };
         let merge =

@@ -1,7 +1,7 @@
 //! The real transport: QUIC over UDP with quinn.
 //!
 //! Reading order: `socket` and `tuning` (how it is set up), `handshake` (who is let in), `link` (one connection), `stream` (one stream),
-//! `calling` and `serving` (the two sides of a request), `arriving` and `dialling` (how connections begin), `reasons` (how they end).
+//! `packed` (large messages), `calling` and `serving` (the two sides of a request), `arriving` and `dialling` (how connections begin), `reasons` (how they end).
 //!
 //! Invariants:
 //! - a connection is in the table only after its peer proved the cluster secret;
@@ -13,6 +13,7 @@ mod calling;
 mod dialling;
 mod handshake;
 mod link;
+mod packed;
 mod reasons;
 mod serving;
 mod socket;
@@ -41,7 +42,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{handshake::Us, link::Link};
 use crate::{
     identity::NodeKey,
-    limits::{CONNECTIONS_MAX, DATAGRAM_MAX_BYTES, EVENTS_KEPT, HALF_OPEN_MAX, RPC_BUFFER_DEFAULT_BYTES},
+    limits::{CONNECTIONS_MAX, DATAGRAM_MAX_BYTES, EVENTS_KEPT, HALF_OPEN_MAX, PACK_RTT_MIN, RPC_BUFFER_DEFAULT_BYTES},
     tls::TlsError,
     transport::{Service, Transport},
     types::{Answer, Call, CallError, ConnectError, ConnectionEvent, ConnectionInfo, NodeId},
@@ -59,17 +60,20 @@ pub struct QuicOptions {
     pub secret: [u8; 32],
     /// Bytes that peers may have sent and nobody has read yet, over all connections (`rpc_buffer_max`).
     pub rpc_buffer_max_bytes: u64,
+    /// Round-trip time from which on large messages are compressed.
+    pub pack_rtt_min: Duration,
 }
 
 impl QuicOptions {
     /// A node that listens on `bind_addr`.
     pub fn node(bind_addr: SocketAddr, key: NodeKey, secret: [u8; 32]) -> QuicOptions {
-        QuicOptions { bind_addr: Some(bind_addr), bind_outgoing: false, key, secret, rpc_buffer_max_bytes: RPC_BUFFER_DEFAULT_BYTES }
+        QuicOptions { bind_addr: Some(bind_addr), ..QuicOptions::client(key, secret) }
     }
 
     /// A client that only dials.
     pub fn client(key: NodeKey, secret: [u8; 32]) -> QuicOptions {
-        QuicOptions { bind_addr: None, bind_outgoing: false, key, secret, rpc_buffer_max_bytes: RPC_BUFFER_DEFAULT_BYTES }
+        let (rpc_buffer_max_bytes, pack_rtt_min) = (RPC_BUFFER_DEFAULT_BYTES, PACK_RTT_MIN);
+        QuicOptions { bind_addr: None, bind_outgoing: false, key, secret, rpc_buffer_max_bytes, pack_rtt_min }
     }
 }
 
@@ -109,6 +113,7 @@ struct Shared {
     /// Random; tells peers that this process is not the one they knew.
     run: u64,
     rpc_buffer_max_bytes: u64,
+    pack_rtt_min: Duration,
     bind_outgoing: bool,
     runtime: Runtime,
     service: Arc<dyn Service>,
@@ -150,6 +155,7 @@ impl QuicTransport {
             secret: options.secret,
             run: runtime.random_u64(),
             rpc_buffer_max_bytes: options.rpc_buffer_max_bytes,
+            pack_rtt_min: options.pack_rtt_min,
             bind_outgoing: options.bind_outgoing,
             service,
             transport_config,
@@ -179,6 +185,11 @@ impl QuicTransport {
     pub fn open_connection_count(&self) -> usize {
         let endpoints = self.0.endpoints.lock();
         endpoints.listening.iter().chain(&endpoints.dialling).map(Endpoint::open_connections).sum()
+    }
+
+    /// Bytes sent to the peers that are connected, what QUIC adds included.
+    pub fn sent_bytes(&self) -> u64 {
+        self.0.links.lock().values().map(|link| link.connection.stats().udp_tx.bytes).sum()
     }
 
     /// Takes no more requests, waits at most `patience` for those it works on, tells the peers, and frees the port.
@@ -212,9 +223,10 @@ impl Transport for QuicTransport {
 
     fn call(&self, to: NodeId, call: Call) -> BoxFuture<'static, Result<Answer, CallError>> {
         let permit = self.0.links.lock().get(&to).map(Link::begin_call);
+        let shared = self.0.clone();
         Box::pin(async move {
             match permit {
-                Some(permit) => calling::call(permit, call).await,
+                Some(permit) => calling::call(&shared, permit, call).await,
                 None => Err(CallError::NotConnected(to)),
             }
         })

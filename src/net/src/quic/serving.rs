@@ -9,12 +9,13 @@ use tokio::time::{Duration, Instant, timeout, timeout_at};
 use super::{
     Shared,
     link::Link,
+    packed,
     reasons::{CANCELLED, DEADLINE, STREAM_STOPPING},
     stream::{HeadError, Outgoing, Receiving, head_for},
 };
 use crate::{
     frame::{AnswerHeader, FrameError, Head, RequestHeader, decode_header},
-    limits::{CALL_TIME_MAX, HEAD_TIME_MAX, KIND_MAX_BYTES},
+    limits::{CALL_TIME_MAX, HEAD_TIME_MAX, KIND_MAX_BYTES, PAYLOAD_MAX_BYTES},
     types::{Answer, Caller, Incoming, Refusal, refusal_code},
 };
 
@@ -25,14 +26,14 @@ pub fn spawn(shared: &Arc<Shared>, link: &Arc<Link>, send: SendStream, receive: 
         return outgoing.reset(STREAM_STOPPING);
     }
     let token = shared.serving.token();
-    let (shared, caller) = (shared.clone(), link.caller());
+    let (shared, link) = (shared.clone(), link.clone());
     shared.runtime.clone().spawn("serve a request", async move {
-        serve(&shared, caller, outgoing, Receiving::new(receive)).await;
+        serve(&shared, &link, outgoing, Receiving::new(receive)).await;
         drop(token);
     });
 }
 
-async fn serve(shared: &Shared, caller: Caller, mut outgoing: Outgoing, mut receiving: Receiving) {
+async fn serve(shared: &Shared, link: &Link, mut outgoing: Outgoing, mut receiving: Receiving) {
     let head = match timeout(HEAD_TIME_MAX, receiving.read_head(Some(&shared.payload_budget))).await {
         Ok(Ok(head)) => head,
         Ok(Err(HeadError::Frame(error))) => return refuse(outgoing, unreadable(&error)).await,
@@ -40,14 +41,14 @@ async fn serve(shared: &Shared, caller: Caller, mut outgoing: Outgoing, mut rece
         Ok(Err(HeadError::Read(_))) => return outgoing.reset(CANCELLED),
         Err(_) => return outgoing.reset(DEADLINE),
     };
-    let incoming = match read_request(head, caller, receiving) {
+    let incoming = match read_request(shared, head, link.caller(), receiving).await {
         Ok(incoming) => incoming,
         Err(refusal) => return refuse(outgoing, refusal).await,
     };
     outgoing.set_priority(incoming.class.priority());
     let deadline = incoming.deadline;
     let stopped = outgoing.stopped();
-    let work = work(shared, incoming, &mut outgoing);
+    let work = work(shared, link, incoming, &mut outgoing);
     // `stopped` first: dropping the work of a caller who gave up is the point. After the whole answer is sent, it means that it arrived.
     let ended = tokio::select! {
         biased;
@@ -58,15 +59,20 @@ async fn serve(shared: &Shared, caller: Caller, mut outgoing: Outgoing, mut rece
 }
 
 /// Asks the service and sends what it says; returns when the other side has it.
-async fn work(shared: &Shared, incoming: Incoming, outgoing: &mut Outgoing) -> Result<(), WriteError> {
-    let answer = shared.service.serve(incoming).await;
-    send_answer(outgoing, answer).await?;
+async fn work(shared: &Shared, link: &Link, incoming: Incoming, outgoing: &mut Outgoing) -> Result<(), WriteError> {
+    let (head, answer) = match shared.service.serve(incoming).await {
+        Ok(answer) if answer.payload.len() <= PAYLOAD_MAX_BYTES => {
+            let (payload, packed_from_bytes) = packed::pack(shared, link, answer.payload).await;
+            encode_answer(Ok(Answer { payload, ..answer }), packed_from_bytes)
+        }
+        answer => encode_answer(answer, None),
+    };
+    send_answer(outgoing, head, answer).await?;
     outgoing.stopped().await;
     Ok(())
 }
 
-async fn send_answer(outgoing: &mut Outgoing, answer: Result<Answer, Refusal>) -> Result<(), WriteError> {
-    let (head, answer) = encode_answer(answer);
+async fn send_answer(outgoing: &mut Outgoing, head: Bytes, answer: Answer) -> Result<(), WriteError> {
     outgoing.send_head(head, answer.payload).await?;
     if let Some(body) = answer.body {
         outgoing.send_body(body).await?;
@@ -76,25 +82,26 @@ async fn send_answer(outgoing: &mut Outgoing, answer: Result<Answer, Refusal>) -
 }
 
 /// Head and content of what goes back. An answer that does not fit becomes a refusal that says so.
-fn encode_answer(answer: Result<Answer, Refusal>) -> (Bytes, Answer) {
+fn encode_answer(answer: Result<Answer, Refusal>, packed_from_bytes: Option<u32>) -> (Bytes, Answer) {
     let refusal = match answer {
-        Ok(answer) => match head_for(&AnswerHeader { refused: false, body: answer.body.is_some() }, &answer.payload) {
+        Ok(answer) => match head_for(&AnswerHeader { refused: false, body: answer.body.is_some(), packed_from_bytes }, &answer.payload) {
             Ok(head) => return (head, answer),
             Err(error) => Refusal::new(refusal_code::ANSWER_TOO_LARGE, format!("the answer does not fit: {error}")),
         },
         Err(refusal) => refusal,
     };
     let payload = Bytes::from(rmp_serde::to_vec_named(&refusal).unwrap_or_default());
-    match head_for(&AnswerHeader { refused: true, body: false }, &payload) {
+    match head_for(&AnswerHeader { refused: true, body: false, packed_from_bytes: None }, &payload) {
         Ok(head) => (head, Answer::of(payload)),
         // Its detail is what is too large; code and sentence must arrive all the same.
-        Err(_) => encode_answer(Err(Refusal::new(refusal.code, refusal.message.chars().take(1000).collect::<String>()))),
+        Err(_) => encode_answer(Err(Refusal::new(refusal.code, refusal.message.chars().take(1000).collect::<String>())), None),
     }
 }
 
 async fn refuse(mut outgoing: Outgoing, refusal: Refusal) {
     // The sender of garbage may not read either; then its time is up soon.
-    let sent = timeout(REFUSAL_TIME_MAX, send_answer(&mut outgoing, Err(refusal))).await;
+    let (head, answer) = encode_answer(Err(refusal), None);
+    let sent = timeout(REFUSAL_TIME_MAX, send_answer(&mut outgoing, head, answer)).await;
     if !matches!(sent, Ok(Ok(()))) {
         outgoing.reset(CANCELLED);
     }
@@ -111,12 +118,13 @@ fn unreadable(error: &FrameError) -> Refusal {
     Refusal::new(code, format!("the request cannot be read: {error}"))
 }
 
-fn read_request(head: Head, from: Caller, receiving: Receiving) -> Result<Incoming, Refusal> {
+async fn read_request(shared: &Shared, head: Head, from: Caller, receiving: Receiving) -> Result<Incoming, Refusal> {
     let header: RequestHeader = decode_header(&head.header).map_err(|error| unreadable(&error))?;
     if KIND_MAX_BYTES < header.kind.len() {
         return Err(unreadable(&FrameError::TooLarge { what: "kind", len_bytes: header.kind.len(), max_bytes: KIND_MAX_BYTES }));
     }
     let deadline = Instant::now() + Duration::from_millis(header.left_ms).min(CALL_TIME_MAX);
+    let payload = packed::unpack(shared, head.payload, header.packed_from_bytes).await.map_err(|error| unreadable(&error))?;
     Ok(Incoming {
         from,
         kind: header.kind,
@@ -124,7 +132,7 @@ fn read_request(head: Head, from: Caller, receiving: Receiving) -> Result<Incomi
         deadline,
         trace: header.trace,
         layout: header.layout,
-        payload: head.payload,
+        payload,
         body: header.body.then(|| receiving.into_body(head.rest, deadline, ())),
     })
 }

@@ -1,6 +1,9 @@
 //! Tests of computed layouts: against an exhaustive search on small clusters, by their rules on large ones.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use garage_net::NodeId;
 use proptest::prelude::*;
@@ -212,6 +215,31 @@ fn a_hundred_nodes_are_laid_out_and_a_loss_of_ten_moves_only_what_they_held() {
     assert_keeps_its_promises(&second, 3);
     let held_by_the_lost: usize = counts.iter().take(10).map(|(_, count)| count).sum();
     assert_eq!(new_copy_count(&first, &second), held_by_the_lost);
+}
+
+/// What this thread has computed so far: unlike elapsed time, it does not depend on who else uses the machine.
+fn computed() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells how long a thread ran");
+    Duration::from_nanos(text.split_whitespace().next().and_then(|ns| ns.parse().ok()).expect("the first number is a time"))
+}
+
+#[test]
+fn three_to_a_hundred_nodes_and_one_more_are_laid_out_within_a_second_each() {
+    let mut longest = (Duration::ZERO, 0);
+    for node_count in 3..=100 {
+        // Unequal nodes in unequal zones.
+        let role = |index: usize| storage(&format!("zone{}", index * index % 7), (1 << 40) + ((index as u64 * 7919) << 30));
+        let roles = |count: usize| cluster((0..count).map(role));
+        let begun = computed();
+        let first = compute(&LayoutVersion::zero(3, 256), roles(node_count), 3, ZoneRedundancy::Maximum).unwrap();
+        let then = computed();
+        compute(&first, roles(node_count + 1), 3, ZoneRedundancy::Maximum).unwrap();
+        for took in [then - begun, computed() - then] {
+            longest = longest.max((took, node_count));
+        }
+    }
+    println!("the longest took {:?}, with {} nodes", longest.0, longest.1);
+    assert!(longest.0 < Duration::from_secs(1), "{longest:?}");
 }
 
 #[test]

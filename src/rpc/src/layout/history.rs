@@ -375,6 +375,21 @@ impl LayoutHistory {
         history
     }
 
+    /// The history with the staged changes applied in a new epoch: for a cluster that lost so many nodes or stores that the present versions
+    /// can never be left in good order. Only the new version is live; what the older ones still waited for is given up.
+    pub fn forced(&self) -> Result<(LayoutHistory, LayoutReport), LayoutError> {
+        let (mut next, report) = self.preview()?;
+        (next.epoch, next.version) = (self.epoch() + 1, self.current().version + 1);
+        let version = next.version;
+        let mut history = self.clone();
+        history.staging.settle(&next);
+        history.trackers = next.roles.keys().map(|node| (*node, Trackers { ack: version, sync: version, sync_ack: version })).collect();
+        history.oldest_live = version;
+        history.versions.insert(version, next);
+        history.prune();
+        Ok((history, report))
+    }
+
     /// Takes over what is newer in `other`, which passed [`LayoutHistory::check_peer`]; whether anything changed.
     pub fn merge(&mut self, other: &LayoutHistory) -> bool {
         if self.is_of_another_cluster(other) {

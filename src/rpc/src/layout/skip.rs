@@ -34,7 +34,9 @@ pub struct SkipReport {
 }
 
 impl LayoutHistory {
-    /// Raises the trackers of `dead` nodes to `version`: they coordinate nothing, so nobody need wait until they know of it.
+    /// Raises the trackers of `dead` nodes to `version`: they coordinate nothing, so nobody need wait until they know of it. Nor need anyone
+    /// wait for what they would hold, where the others of each partition are a quorum without them: should a dead node come back, its store
+    /// shows that it was never in sync, and it is refilled before its answers count.
     ///
     /// With `allow_missing_data`, every node also counts as synced with `version`: what only dead nodes hold is given up.
     pub fn skip_dead_nodes(&mut self, version: u64, dead: &BTreeSet<NodeId>, allow_missing_data: bool) -> Result<SkipReport, SkipError> {
@@ -51,15 +53,25 @@ impl LayoutHistory {
             if (is_dead || allow_missing_data) && self.raise_trackers(node, Trackers { ack: version, ..Trackers::default() }) {
                 report.ack_updated.push(node);
             }
-            if allow_missing_data && self.raise_trackers(node, Trackers { sync: version, ..Trackers::default() }) {
+            let is_spared = is_dead && self.has_quorums_without(dead, version);
+            if (allow_missing_data || is_spared) && self.raise_trackers(node, Trackers { sync: version, ..Trackers::default() }) {
                 report.sync_updated.push(node);
             }
         }
         // A dead node reads nothing; a live one says itself from where it reads.
-        let synced = self.min_sync();
         for node in self.live_nodes().intersection(dead) {
-            self.raise_trackers(*node, Trackers { sync_ack: synced, ..Trackers::default() });
+            self.raise_trackers(*node, Trackers { sync_ack: version, ..Trackers::default() });
         }
         Ok(report)
+    }
+
+    /// Whether in every live version up to `version` every partition has a majority of nodes that are not dead.
+    fn has_quorums_without(&self, dead: &BTreeSet<NodeId>, version: u64) -> bool {
+        self.live().filter(|live| live.is_ready() && live.version <= version).all(|live| {
+            live.partitions().all(|partition| {
+                let alive_count = live.nodes_of(partition).filter(|node| !dead.contains(node)).count();
+                super::quorums::majority(live.replication_factor) <= alive_count
+            })
+        })
     }
 }

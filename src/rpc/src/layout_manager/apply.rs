@@ -119,6 +119,19 @@ impl Cluster {
         Ok(Applied { version, report })
     }
 
+    /// Applies the staged changes in a new epoch, without asking anyone: for disasters only, on one node only. What was acknowledged may be lost.
+    pub async fn force_layout(&self) -> Result<Applied, ApplyError> {
+        let forced = self.keeper().update(|history| {
+            let (forced, report) = history.forced()?;
+            *history = forced;
+            Ok::<_, UpdateError>(Applied { version: history.current().version, report })
+        });
+        let applied = forced.await?;
+        tracing::warn!(version = applied.version, "a layout was forced: what only lost nodes had is given up");
+        push_now(self).await;
+        Ok(applied)
+    }
+
     /// Makes a version that was decided the newest here, unless it is already.
     async fn adopt(&self, decided: &LayoutVersion) -> Result<(), UpdateError> {
         self.keeper()

@@ -95,6 +95,9 @@ impl BallotBox {
 /// Serves a step, if the version it is about comes next here.
 pub(super) async fn serve(cluster: &Cluster, from: NodeId, request: LayoutBallot) -> Result<LayoutBallotAnswer, Refusal> {
     check_content(&request)?;
+    if cluster.keeper().abstains() {
+        return Err(refusal(code::UNAVAILABLE, "this node lost its store and does not take part in agreements until it is refilled"));
+    }
     let expected = |cluster: &Cluster| (cluster.layout().current().version + 1, cluster.layout().epoch());
     if expected(cluster) < (request.version, request.epoch)
         && let Err(error) = sync_with(cluster, from).await

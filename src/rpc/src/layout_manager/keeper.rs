@@ -3,9 +3,16 @@
 //! Invariants:
 //! - what `held` shows is on stable storage;
 //! - a version is acknowledged only once no operation of this node that planned with an older one is under way;
-//! - this node calls itself in sync with a version only if that version gave it nothing that it did not hold in sync before.
+//! - this node calls itself in sync with a version only if that version gave it nothing that it did not hold in sync before, or if the
+//!   crate above says that it has brought what was missing.
 
-use std::{collections::BTreeSet, sync::Arc, sync::Weak};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -73,6 +80,10 @@ pub(crate) struct LayoutKeeper {
     changed: watch::Sender<u64>,
     /// Operations that planned with older versions and may still be under way.
     older_in_use: Mutex<Vec<Weak<()>>>,
+    /// Whether the sync tracker is raised by [`crate::Cluster::layout_synced`] alone.
+    syncs_by_caller: AtomicBool,
+    /// Whether this node must not take part in agreements: it may have lost what it promised in one.
+    abstains: AtomicBool,
     pub(super) ballots: tokio::sync::Mutex<BallotBox>,
     sync_wanted: Mutex<BTreeSet<NodeId>>,
     pub(super) sync_wakes: Notify,
@@ -95,6 +106,8 @@ impl LayoutKeeper {
             changing: tokio::sync::Mutex::new(()),
             changed: watch::Sender::new(0),
             older_in_use: Mutex::new(Vec::new()),
+            syncs_by_caller: AtomicBool::new(false),
+            abstains: AtomicBool::new(false),
             ballots: tokio::sync::Mutex::new(ballots),
             sync_wanted: Mutex::new(BTreeSet::new()),
             sync_wakes: Notify::new(),
@@ -157,19 +170,46 @@ impl LayoutKeeper {
         // Operations that planned with the version held until now count as older ones once this change shows; the next look decides.
         let ack = if older.is_empty() && !is_newer_than_held { current } else { before.ack };
         drop(older);
-        let sync = if Self::gained_nothing(history, local, before.sync) { current } else { before.sync };
+        let raises_sync = !self.syncs_by_caller.load(Ordering::Relaxed) && Self::gained_nothing(history, local, before.sync);
+        let sync = if raises_sync { current } else { before.sync };
         history.raise_trackers(local, Trackers { ack, sync, sync_ack: 0 });
         while history.follow(local) || history.advance() {}
     }
 
-    /// Whether the current version gives `node` no partition that it did not hold in `synced`, or nothing was stored before.
+    /// Whether no live version after `synced` gives `node` a partition that it did not hold there, or nothing was stored before.
     fn gained_nothing(history: &LayoutHistory, node: NodeId, synced: u64) -> bool {
-        let current = history.current();
         if history.live().count() == 1 {
             return true;
         }
-        let Some(synced) = history.version(synced).filter(|version| version.is_ready()) else { return false };
-        current.partitions_of(node).all(|partition| synced.holds(node, partition))
+        let Some(before) = history.version(synced).filter(|version| version.is_ready()) else { return false };
+        history.live().filter(|version| synced < version.version).all(|version| {
+            // With fewer copies a quorum of the new nodes need not meet every quorum of the old ones, even if each was among them.
+            before.replication_factor <= version.replication_factor
+                && version.partitions_of(node).all(|partition| before.holds(node, partition))
+        })
+    }
+
+    /// See [`crate::Cluster::sync_layout_by_hand`].
+    pub(crate) fn sync_by_caller(&self) {
+        self.syncs_by_caller.store(true, Ordering::Relaxed);
+    }
+    /// See [`crate::Cluster::abstain`].
+    pub(crate) fn abstain(&self, abstains: bool) {
+        self.abstains.store(abstains, Ordering::Relaxed);
+    }
+    pub(super) fn abstains(&self) -> bool {
+        self.abstains.load(Ordering::Relaxed)
+    }
+
+    /// See [`crate::Cluster::layout_synced`].
+    pub(crate) async fn synced(&self, version: u64) -> Result<(), UpdateError> {
+        let local = self.local;
+        self.update(|history| {
+            let sync = version.min(history.current().version);
+            history.raise_trackers(local, Trackers { sync, ..Trackers::default() });
+            Ok(())
+        })
+        .await
     }
 
     /// Whether trackers may rise without a change from outside.

@@ -3,6 +3,7 @@
 use garage_net::{LayoutMark, NodeId};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::StoreMark;
 use crate::limits::{ADDRESSES_PER_PEER_MAX, HOSTNAME_CHARS_MAX, RELEASE_CHARS_MAX};
 
 /// Characters of an advertised address at most: a host name and a port.
@@ -28,6 +29,29 @@ pub struct SpaceReport {
     /// Where the blocks are, all directories together.
     #[serde(rename = "d", default)]
     pub data: Option<SpaceLeft>,
+}
+
+/// How far a node is with what layouts and losses ask of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkReport {
+    /// The layout version it moves to, or has reached.
+    #[serde(rename = "v", default)]
+    pub version: u64,
+    /// Partitions it has to bring for that version.
+    #[serde(rename = "n", default)]
+    pub needed_count: u16,
+    /// Those of them that are here.
+    #[serde(rename = "s", default)]
+    pub synced_count: u16,
+    /// Partitions in which its answers do not count, because it lost rows and is not refilled yet.
+    #[serde(rename = "r", default)]
+    pub recovering_count: u16,
+    /// Blocks that it should have and that are to be looked at.
+    #[serde(rename = "b", default)]
+    pub queued_blocks_count: u64,
+    /// Bytes of one block at the most.
+    #[serde(rename = "l", default)]
+    pub block_len_bytes: u32,
 }
 
 /// What a node says of itself; the newest one counts. Short names keep it within a datagram.
@@ -60,6 +84,15 @@ pub struct Announcement {
     /// Its free space.
     #[serde(rename = "f", default)]
     pub space: SpaceReport,
+    /// How far its store has come: whoever hears it notices when that store is lost or set back later.
+    #[serde(rename = "m", default)]
+    pub store_mark: Option<StoreMark>,
+    /// Its work on layouts and losses.
+    #[serde(rename = "w", default)]
+    pub work: WorkReport,
+    /// Its wall clock when it said this, in milliseconds since 1970; 0: not told.
+    #[serde(rename = "c", default)]
+    pub clock_ms: u64,
 }
 
 impl Announcement {

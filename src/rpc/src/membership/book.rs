@@ -83,6 +83,8 @@ pub struct Peer {
     pub heard_at_ms: Option<u64>,
     /// Why the last connection was refused, until one succeeds.
     pub refused: Option<String>,
+    /// How far its wall clock is ahead of this node's, in milliseconds.
+    pub clock_ahead_ms: Option<i64>,
     /// Its answer times.
     pub latencies: LatencyWindow,
     /// The highest store mark it acknowledged with.
@@ -107,6 +109,7 @@ impl Peer {
             heard_at: None,
             heard_at_ms: None,
             refused: None,
+            clock_ahead_ms: None,
             latencies: LatencyWindow::default(),
             store_mark: None,
             store_mark_at_link: None,

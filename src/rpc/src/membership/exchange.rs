@@ -2,6 +2,7 @@
 
 use garage_net::{CallError, Class, NodeId};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{Announcement, PeerRecord};
 use crate::{
@@ -19,6 +20,9 @@ pub struct Told {
     pub store_mark: StoreMark,
     /// Of the peers it knows.
     pub peers: Vec<PeerRecord>,
+    /// The highest mark that it knows of the store of the one it tells: who finds its own store behind that has lost something.
+    #[serde(default)]
+    pub store_known: Option<StoreMark>,
 }
 
 /// This is what I know; what do you?
@@ -35,19 +39,21 @@ impl Message for Exchange {
     type Answer = Told;
 }
 
-/// What this node tells.
-fn telling(cluster: &Cluster) -> Told {
+/// What this node tells `to`.
+fn telling(cluster: &Cluster, to: NodeId) -> Told {
     let membership = cluster.membership();
     Told {
         announcement: membership.own_announcement(cluster),
         store_mark: (membership.own_mark)(),
         peers: membership.with_book(|book, _| book.records()),
+        store_known: membership.with_book(|book, _| book.peer(to).and_then(|peer| peer.store_mark)),
     }
 }
 
 /// Takes what `from` told.
 fn take(cluster: &Cluster, from: NodeId, told: Told) {
     let membership = cluster.membership();
+    membership.compare_own_store(told.store_known);
     let differs = told.announcement.history_digest != cluster.keeper().held().digest;
     membership.learn(PeerRecord { node: from, addresses: Vec::new(), announcement: Some(told.announcement) });
     for record in told.peers {
@@ -69,7 +75,7 @@ pub(crate) fn register_handlers(cluster: &Cluster, router: RouterBuilder) -> Rou
             if message.told.announcement.node != caller.node {
                 return Err(refusal(code::INVALID, "the announcement is another node's"));
             }
-            let answer = telling(&cluster);
+            let answer = telling(&cluster, caller.node);
             take(&cluster, caller.node, message.told);
             Ok(answer)
         }
@@ -78,9 +84,11 @@ pub(crate) fn register_handlers(cluster: &Cluster, router: RouterBuilder) -> Rou
 
 /// Tells `node` and takes what it tells.
 pub(super) async fn exchange_with(cluster: &Cluster, node: NodeId) -> Result<(), CallError> {
-    let message = Exchange { told: telling(cluster) };
+    let message = Exchange { told: telling(cluster, node) };
+    let asked_at = Instant::now();
     let told = cluster.call(node, &message, CallOptions::within(CONTROL_CALL_TIMEOUT)).await?;
     if told.announcement.node == node {
+        cluster.note_clock(node, told.announcement.clock_ms, asked_at.elapsed());
         take(cluster, node, told);
     }
     Ok(())

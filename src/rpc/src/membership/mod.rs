@@ -31,7 +31,7 @@ use tokio::{
     time::Instant,
 };
 
-pub use announcement::{Announcement, PeerRecord, SpaceLeft, SpaceReport};
+pub use announcement::{Announcement, PeerRecord, SpaceLeft, SpaceReport, WorkReport};
 pub(crate) use exchange::register_handlers;
 pub use exchange::{Exchange, Told};
 pub(crate) use tasks::start;
@@ -46,6 +46,25 @@ use crate::{
 };
 
 const FILE: &str = "peer_list";
+
+/// What the others know of this node's own store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnStore {
+    /// Nobody was asked yet since this node started.
+    Unheard,
+    /// Nobody knows of more than there is.
+    Good,
+    /// It had come further once: what it acknowledged since may be lost.
+    SetBack(StoreMark),
+}
+
+#[derive(Default)]
+struct OwnStoreState {
+    is_heard: bool,
+    set_back: Option<StoreMark>,
+    /// Losses up to here have been seen to.
+    seen_to: Option<StoreMark>,
+}
 
 /// What waits for the gossip task.
 pub(crate) struct Receiver(mpsc::Receiver<(NodeId, Bytes)>);
@@ -63,6 +82,8 @@ pub(crate) struct Membership {
     /// One save at a time, each with the newest state.
     saving: tokio::sync::Mutex<()>,
     space: Mutex<SpaceReport>,
+    work: Mutex<WorkReport>,
+    own_store: Mutex<OwnStoreState>,
     generation: AtomicU64,
     sequence: AtomicU64,
     datagrams: mpsc::Sender<(NodeId, Bytes)>,
@@ -106,6 +127,8 @@ impl Membership {
             book: Mutex::new(book),
             saving: tokio::sync::Mutex::new(()),
             space: Mutex::new(SpaceReport::default()),
+            work: Mutex::default(),
+            own_store: Mutex::default(),
             sequence: AtomicU64::new(0),
             datagrams,
             changed: watch::Sender::new(0),
@@ -166,9 +189,73 @@ impl Membership {
         *self.space.lock() = report;
     }
 
+    pub(crate) fn report_work(&self, work: WorkReport) {
+        let mut held = self.work.lock();
+        if *held != work {
+            *held = work;
+            self.announce_wakes.notify_one();
+        }
+    }
+
+    /// See [`Cluster::own_store`].
+    pub(crate) fn own_store(&self) -> OwnStore {
+        let state = self.own_store.lock();
+        match (state.set_back, state.is_heard) {
+            (Some(known), _) => OwnStore::SetBack(known),
+            (None, true) => OwnStore::Good,
+            (None, false) => OwnStore::Unheard,
+        }
+    }
+
+    /// See [`Cluster::own_store_seen_to`].
+    pub(crate) fn own_store_seen_to(&self, seen_to: StoreMark) {
+        let mut state = self.own_store.lock();
+        state.seen_to = Some(seen_to);
+        state.set_back = state.set_back.filter(|known| !is_covered(*known, Some(seen_to)));
+    }
+
+    /// A peer told how far it knows this node's store to have come. What is acknowledged is committed, so a store that is whole is
+    /// never behind what was told before it is looked at.
+    fn compare_own_store(&self, known: Option<StoreMark>) {
+        let own = (self.own_mark)();
+        let mut state = self.own_store.lock();
+        state.is_heard = true;
+        let Some(known) = known.filter(|known| known.store_id == own.store_id && own.commit_number < known.commit_number) else { return };
+        if !is_covered(known, state.seen_to) && state.set_back.is_none_or(|set_back| set_back.commit_number < known.commit_number) {
+            tracing::error!(
+                own = own.commit_number,
+                known = known.commit_number,
+                "this node's metadata store was set back: a snapshot was restored, or commits are lost"
+            );
+            state.set_back = Some(known);
+        }
+    }
+
+    /// A peer's wall clock was read over a call that took `rtt`: how far it is ahead of this node's is taken over, and the clock corrected.
+    pub(crate) fn note_clock(&self, node: NodeId, told_ms: u64, rtt: Duration) {
+        if told_ms == 0 {
+            return;
+        }
+        let now_ms = self.runtime.now_ms() as i64;
+        let ahead_ms = told_ms as i64 + rtt.as_millis() as i64 / 2 - now_ms;
+        if let Some(peer) = self.book.lock().peer_mut(node) {
+            peer.clock_ahead_ms = Some(ahead_ms);
+        }
+    }
+
+    /// How far the clocks of peers that are up are ahead of this node's, in milliseconds.
+    pub(crate) fn clocks_ahead_ms(&self) -> Vec<i64> {
+        let now = Instant::now();
+        self.book.lock().peers().values().filter(|peer| peer.is_up(now)).filter_map(|peer| peer.clock_ahead_ms).collect()
+    }
+
     /// Takes what was told of a peer, saves it and has it dialled.
     fn learn(&self, record: PeerRecord) -> Learned {
+        let mark = record.announcement.as_ref().and_then(|said| Some((said.node, said.store_mark?)));
         let learned = self.book.lock().learn(record, Instant::now());
+        if let Some((node, mark)) = mark {
+            self.note_store_mark(node, mark);
+        }
         self.follow_up(learned);
         learned
     }
@@ -203,6 +290,9 @@ impl Membership {
             layout: held.mark,
             history_digest: held.digest,
             space: *self.space.lock(),
+            store_mark: Some((self.own_mark)()),
+            work: *self.work.lock(),
+            clock_ms: self.runtime.now_ms(),
         };
         announcement.trimmed()
     }
@@ -259,6 +349,10 @@ impl Membership {
         if let Some(regression) = regression.filter(|_| peer.store_regression.is_none()) {
             tracing::error!(%node, "{regression}");
         }
+        if regression.is_some_and(|regression| regression.known.store_id != mark.store_id) {
+            // It knows itself that its store is a new one; from now on that one counts.
+            (peer.store_mark, peer.store_mark_at_link) = (Some(mark), Some(mark));
+        }
         peer.store_regression = regression;
     }
 
@@ -276,6 +370,8 @@ impl Membership {
             refused: None,
             layout_version: Some(cluster.layout_mark().version),
             space: *self.space.lock(),
+            work: *self.work.lock(),
+            clock_ahead_ms: Some(0),
             store_regression: None,
         };
         let now = Instant::now();
@@ -298,9 +394,16 @@ impl Membership {
                 refused: peer.refused.clone(),
                 layout_version: said.map(|said| said.layout.version),
                 space: said.map(|said| said.space).unwrap_or_default(),
+                work: said.map(|said| said.work).unwrap_or_default(),
+                clock_ahead_ms: peer.clock_ahead_ms,
                 store_regression: peer.store_regression,
             }
         });
         std::iter::once(own).chain(others).collect()
     }
+}
+
+/// Whether a loss up to `known` has been seen to already.
+fn is_covered(known: StoreMark, seen_to: Option<StoreMark>) -> bool {
+    seen_to.is_some_and(|seen_to| seen_to.store_id == known.store_id && known.commit_number <= seen_to.commit_number)
 }

@@ -250,10 +250,15 @@ impl BroadcastHandler<Life> for Announcements {
 mod tests {
     use std::collections::{BTreeMap, VecDeque};
 
+    use garage_db::StoreId;
     use garage_net::{LayoutMark, NodeId};
 
     use super::{Announcement, Effect, Swim};
-    use crate::{limits::DATAGRAM_BYTES_MAX, membership::announcement::SpaceReport};
+    use crate::{
+        cluster::StoreMark,
+        limits::DATAGRAM_BYTES_MAX,
+        membership::announcement::{SpaceReport, WorkReport},
+    };
 
     fn announcement(node: NodeId, sequence: u64) -> Announcement {
         Announcement {
@@ -266,6 +271,16 @@ mod tests {
             layout: LayoutMark::default(),
             history_digest: [9; 32],
             space: SpaceReport::default(),
+            store_mark: Some(StoreMark { store_id: StoreId([7; 32]), commit_number: u64::MAX }),
+            work: WorkReport {
+                version: u64::MAX,
+                needed_count: 256,
+                synced_count: 256,
+                recovering_count: 256,
+                queued_blocks_count: u64::MAX,
+                block_len_bytes: u32::MAX,
+            },
+            clock_ms: u64::MAX,
         }
     }
 

@@ -20,8 +20,11 @@ use super::{
     Answer, ApplyAnswer, Content, Entry, Message, Outcome, OwnWrite, Phase, PrepareAnswer, QuorumSet, QuorumSets, Step, WriteId, stamp_of,
 };
 
-/// How many rounds an operation goes before it gives up against its rivals.
+/// How many rounds an operation goes before it gives up against its rivals, as long as it sent its version to nobody: it can then say
+/// that it left no trace.
 pub const ROUNDS_MAX: u32 = 8;
+/// How many rounds a write goes that sent its version to someone: giving up would leave its client in doubt, so only the deadline should.
+pub const ROUNDS_IN_DOUBT_MAX: u32 = 64;
 
 /// What the operation is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +33,7 @@ enum Goal {
     WriteIf(WriteId),
     Read,
     Settle,
+    Restamp,
 }
 
 /// What follows once a row has been written back.
@@ -111,6 +115,14 @@ pub enum Weakness {
     DeadInOneSet,
     /// A row written back under a ballot keeps its stamp.
     WriteBackKeepsStamp,
+    /// The own version is installed under a tick above the ballot, which nobody promised.
+    InstallAboveBallot,
+    /// What became of a write is judged by the present sets alone, not by all it was sent under.
+    ForgetsLeftSets,
+    /// A write that others may have sent is taken for one that nobody sent.
+    TakesOverAsNew,
+    /// A write that was found among the older versions is written again.
+    IgnoresKept,
 }
 
 impl<N: Ord + Copy + Debug> Coordinator<N> {
@@ -163,6 +175,12 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         Coordinator::new(Goal::Settle, sets)
     }
 
+    /// As [`Coordinator::settle`], and the row is written back under the ballot even if a quorum agrees on it: what a replica needs that
+    /// lacks the row and has promised a ballot above it, so that the row as it stands can't reach it (rule 11).
+    pub fn restamp(sets: QuorumSets<N>) -> Coordinator<N> {
+        Coordinator::new(Goal::Restamp, sets)
+    }
+
     fn new(goal: Goal, sets: QuorumSets<N>) -> Coordinator<N> {
         Coordinator {
             tried: sets.clone(),
@@ -186,7 +204,15 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
     #[doc(hidden)]
     pub fn weakened(mut self, weakness: Option<Weakness>) -> Coordinator<N> {
         self.weakness = weakness;
+        if self.is_weak(Weakness::TakesOverAsNew) {
+            self.first_sent = None;
+        }
         self
+    }
+
+    /// Whether the own version was sent to anyone: then some replica may hold it, even if it never counts.
+    pub fn has_sent(&self) -> bool {
+        self.first_sent.is_some()
     }
 
     /// The quorums it needs.
@@ -206,7 +232,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
                 }
                 None => self.ask_tick(Stage::FirstTick),
             },
-            Goal::WriteIf(_) | Goal::Settle => self.next_round(),
+            Goal::WriteIf(_) | Goal::Settle | Goal::Restamp => self.next_round(),
             Goal::Read => self.send(Stage::Query, Message::Query, Content::Nothing),
         }
     }
@@ -286,7 +312,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         }
         match self.goal {
             Goal::Write(_) if self.first_sent.is_none() => self.ask_tick(Stage::FirstTick),
-            Goal::Write(_) | Goal::WriteIf(_) | Goal::Settle => self.next_round(),
+            Goal::Write(_) | Goal::WriteIf(_) | Goal::Settle | Goal::Restamp => self.next_round(),
             Goal::Read => self.send(Stage::Query, Message::Query, Content::Nothing),
         }
     }
@@ -371,11 +397,13 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
             }
             match self.judge(&traces) {
                 Fate::Happened(stamp) => return self.finish(Outcome::Written { stamp }),
+                // It was never current, but someone may have found it among the older versions and built upon it.
+                Fate::Dead if self.is_kept() => return self.finish(Outcome::Unknown),
                 Fate::Dead => {}
                 Fate::Doubt => return self.wait_in_doubt(),
             }
         }
-        let settled = self.is_settled(&rows);
+        let settled = self.goal != Goal::Restamp && self.is_settled(&rows);
         let answered_by = answerers(&rows, newest);
         match self.goal {
             Goal::Write(_) => self.install(),
@@ -383,7 +411,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
                 self.stage = Stage::Test { newest, answered_by: answered_by.clone(), settled };
                 Step::Test { newest, answered_by }
             }
-            Goal::Read | Goal::Settle => {
+            Goal::Read | Goal::Settle | Goal::Restamp => {
                 let value = Outcome::Value { entry: newest, answered_by: answered_by.clone() };
                 self.write_back_unless(settled, newest, answered_by, Then::Finish(value))
             }
@@ -424,7 +452,8 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
     }
 
     fn next_round(&mut self) -> Step<N> {
-        if self.rounds_count == ROUNDS_MAX {
+        let rounds_max = if self.first_sent.is_some() { ROUNDS_IN_DOUBT_MAX } else { ROUNDS_MAX };
+        if rounds_max <= self.rounds_count {
             return self.give_up(Outcome::Contended);
         }
         self.rounds_count += 1;
@@ -444,6 +473,11 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
     }
 
     fn install(&mut self) -> Step<N> {
+        if self.is_weak(Weakness::InstallAboveBallot) {
+            self.ballot = Stamp::from_parts(self.seen.time() + 1, self.ballot.node(), false);
+            self.seen = self.ballot;
+            return self.send_own(Stage::Install, self.ballot);
+        }
         let stamp = self.ballot.stepped();
         self.seen = self.seen.max(stamp);
         self.send_own(Stage::Install, stamp)
@@ -491,7 +525,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
     fn own(&self) -> Option<OwnWrite> {
         match self.goal {
             Goal::Write(id) | Goal::WriteIf(id) => self.first_sent.map(|first| OwnWrite { id, first }),
-            Goal::Read | Goal::Settle => None,
+            Goal::Read | Goal::Settle | Goal::Restamp => None,
         }
     }
 
@@ -499,7 +533,8 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         if self.is_weak(Weakness::DeadInOneSet) && self.sets.sets().iter().any(|set| is_dead_in(set, traces)) {
             return Fate::Dead;
         }
-        match fate(&self.tried, traces) {
+        let tried = if self.is_weak(Weakness::ForgetsLeftSets) { &self.sets } else { &self.tried };
+        match fate(tried, traces) {
             Fate::Doubt if self.is_weak(Weakness::DoubtIsDead) => Fate::Dead,
             Fate::Doubt if self.is_weak(Weakness::DoubtIsHappened) => Fate::Happened(self.ballot),
             fate => fate,
@@ -528,12 +563,27 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
         self.answers.iter().filter_map(|(node, answer)| if let Answer::Row(row) = answer { Some((*node, *row)) } else { None }).collect()
     }
 
+    /// Whether what the own write made may be at a quorum beside the register.
+    fn is_kept(&self) -> bool {
+        if self.is_weak(Weakness::IgnoresKept) {
+            return false;
+        }
+        let mut traces = BTreeMap::new();
+        for (node, answer) in &self.answers {
+            if let Answer::Prepare(PrepareAnswer::Promised { shown, complete, kept, .. }) = answer {
+                let shown = shown.iter().chain(kept).copied().collect();
+                traces.insert(*node, Trace { shown, complete: *complete });
+            }
+        }
+        fate(&self.tried, &traces) != Fate::Dead
+    }
+
     /// The rows of the replicas that promised, and their traces of the own write.
     fn promises(&self) -> (BTreeMap<N, Option<Entry>>, BTreeMap<N, Trace>) {
         let mut rows = BTreeMap::new();
         let mut traces = BTreeMap::new();
         for (node, answer) in &self.answers {
-            if let Answer::Prepare(PrepareAnswer::Promised { row, shown, complete }) = answer {
+            if let Answer::Prepare(PrepareAnswer::Promised { row, shown, complete, .. }) = answer {
                 rows.insert(*node, *row);
                 traces.insert(*node, Trace { shown: shown.clone(), complete: *complete });
             }

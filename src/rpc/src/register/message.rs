@@ -123,6 +123,6 @@ pub enum Outcome<N> {
     Unknown,
     /// No quorum could be had; a write left no trace. 503.
     Unreachable,
-    /// Rivals won [`super::ROUNDS_MAX`] rounds in a row; a write left no trace. A conditional write answers 409, others 503.
+    /// Rivals won [`super::ROUNDS_MAX`] rounds; a write left no trace. A conditional write answers 409, others 503.
     Contended,
 }

@@ -2,7 +2,7 @@
 //! lost, repeated and late. Pure: no clock, no I/O, no randomness; the shell carries messages, hands in ticks and stores rows.
 //!
 //! Reading order: `replica` (what a replica refuses), `sets` (which replicas are a quorum), `evidence` (what a set of answers proves),
-//! `coordinator` (what to ask, and when an answer is owed to the client). The rules and why they suffice:
+//! `coordinator` (what to ask, and when an answer is owed to the client), `slots` (older versions of a key). The rules and why they suffice:
 //! `doc/adr/0001-linearizable-register.md`; `tests/register_model.rs` hammers exactly this code.
 //!
 //! Invariants the shell keeps:
@@ -15,6 +15,7 @@ mod evidence;
 mod message;
 mod replica;
 mod sets;
+pub mod slots;
 
 use garage_util::hlc::Stamp;
 use garage_util::id32;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 #[doc(hidden)]
 pub use coordinator::Weakness;
-pub use coordinator::{Coordinator, ROUNDS_MAX};
+pub use coordinator::{Coordinator, ROUNDS_IN_DOUBT_MAX, ROUNDS_MAX};
 pub use evidence::{Fate, Trace, fate};
 pub use message::{Answer, Content, Message, Outcome, OwnWrite, Phase, Step};
 pub use replica::{ApplyAnswer, PrepareAnswer, RegisterSide, TRAIL_MAX};

@@ -3,7 +3,8 @@
 //! Invariants:
 //! - a row's stamp only rises;
 //! - after a promise, nothing of a lower ballot is accepted, whoever sends it;
-//! - an entry once held is in the row, in the trail, or at or below the floor.
+//! - an entry once held is in the row, in the trail, or at or below the floor;
+//! - a fenced write is never accepted, whoever sends it and under whatever ballot.
 //!
 //! Not here: the row's content and the transaction (the shell stores row and side together, before it answers).
 
@@ -11,7 +12,7 @@ use garage_util::encoding::Stored;
 use garage_util::hlc::Stamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Entry, Message, OwnWrite, stamp_of};
+use super::{Answer, Entry, Message, OwnWrite, WriteId, stamp_of};
 
 /// How many superseded entries a replica remembers. One suffices for soundness; four halve the writes that end in doubt.
 pub const TRAIL_MAX: usize = 4;
@@ -29,6 +30,9 @@ pub struct RegisterSide {
     /// The stamp of the entry last dropped from the trail: of what was held at or below it, nothing is known any more.
     #[serde(rename = "f", default, skip_serializing_if = "is_zero")]
     floor: Stamp,
+    /// Writes that are refused for ever, each with the time of its fence: their blocks are being deleted.
+    #[serde(rename = "x", default, skip_serializing_if = "Vec::is_empty")]
+    fences: Vec<Entry>,
 }
 
 fn is_zero(stamp: &Stamp) -> bool {
@@ -50,6 +54,9 @@ pub enum PrepareAnswer {
         shown: Vec<Stamp>,
         /// Nothing of the asking write has been forgotten: `shown` is all there ever was.
         complete: bool,
+        /// The stamps under which rows beside the register have what the asking write made; see `slots`.
+        #[serde(default)]
+        kept: Vec<Stamp>,
     },
     /// A promise or a row stands against it.
     Refused {
@@ -87,6 +94,20 @@ impl RegisterSide {
         self.promise
     }
 
+    /// The greatest stamp of what was superseded here, as far as it is remembered or known to be forgotten.
+    pub fn superseded(&self) -> Stamp {
+        self.trail.last().map_or(Stamp::ZERO, |entry| entry.stamp).max(self.floor)
+    }
+
+    /// Takes over what another replica promised and superseded, so that this one can stand in for it: nothing below `promise` is accepted
+    /// any more, and of what was held at or below `superseded` this replica no longer claims to know all.
+    ///
+    /// Always sound: a promise only refuses more, and a memory that admits its gaps only leaves more in doubt.
+    pub fn take_over(&mut self, promise: Stamp, superseded: Stamp) {
+        self.promise = self.promise.max(promise);
+        self.floor = self.floor.max(superseded);
+    }
+
     /// Promises to accept nothing below `ballot`, or refuses. `own` is the write that asks, if it has sent its version to anyone yet.
     ///
     /// The side has to be durable before `Promised` is answered.
@@ -100,7 +121,7 @@ impl RegisterSide {
             None => (Vec::new(), true),
             Some(own) => (self.shown(row, own), self.floor < own.first),
         };
-        PrepareAnswer::Promised { row, shown, complete }
+        PrepareAnswer::Promised { row, shown, complete, kept: Vec::new() }
     }
 
     /// Accepts `new` under `ballot`, or refuses. On `Stored` the caller replaces the row; row and side have to be durable before the answer.
@@ -108,7 +129,7 @@ impl RegisterSide {
     /// The same for plain writes (the ballot is the stamp), for what a round installs or writes back (the ballot is the round's), and
     /// for read repair and anti-entropy (the ballot is the stamp): there is no merge that ignores a promise.
     pub fn apply(&mut self, row: Option<Entry>, new: Entry, ballot: Stamp) -> ApplyAnswer {
-        if ballot < self.promise {
+        if ballot < self.promise || self.is_fenced(new.id) {
             return ApplyAnswer::Refused { row, bound: self.bound(row) };
         }
         if row == Some(new) {
@@ -134,6 +155,35 @@ impl RegisterSide {
                 (Answer::Apply(answer), replaced)
             }
         }
+    }
+
+    /// Refuses a write from now on, under whatever ballot; false: the write is held here or was lately, and nothing changes.
+    ///
+    /// A write fenced by *all* its replicas while none of them holds it can never come to be anywhere. One fenced by some of them is only
+    /// hindered: whoever can't fence it everywhere lifts its fences again. Durable before it is answered.
+    pub fn fence(&mut self, row: Option<Entry>, id: WriteId, now: Stamp) -> bool {
+        if row.iter().chain(&self.trail).any(|held| held.id == id) {
+            return false;
+        }
+        if !self.is_fenced(id) {
+            self.fences.push(Entry { stamp: now, id });
+        }
+        true
+    }
+
+    /// Takes a fence away.
+    pub fn lift_fence(&mut self, id: WriteId) {
+        self.fences.retain(|fence| fence.id != id);
+    }
+
+    /// Whether a write is refused here.
+    pub fn is_fenced(&self, id: WriteId) -> bool {
+        self.fences.iter().any(|fence| fence.id == id)
+    }
+
+    /// Drops fences older than `horizon`, before which no coordinator of a fenced write can have begun that still runs.
+    pub fn forget_fences_below(&mut self, horizon: Stamp) {
+        self.fences.retain(|fence| fence.stamp >= horizon);
     }
 
     /// Forgets what lies below `horizon`, a stamp such that no message of an operation with a ballot or stamp below it can still

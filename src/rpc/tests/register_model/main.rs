@@ -55,6 +55,7 @@ fn find_violation(setting: Setting, schedules_max: u64) -> (Option<u64>, u64, St
         traceless: sum.traceless + part.traceless,
         layout_left: sum.layout_left + part.layout_left,
         forgotten: sum.forgotten + part.forgotten,
+        shared: sum.shared + part.shared,
     });
     let index = found.into_inner();
     ((index != u64::MAX).then(|| seed_of(index)), index.min(schedules_max), stats)
@@ -107,6 +108,30 @@ fn forgetting_during_a_layout_change_changes_nothing_either() {
 }
 
 #[test]
+fn every_history_over_a_layout_change_by_copying_is_one_of_a_register() {
+    check_linearizable(Setting { layout_change: true, moves: true, ..Setting::default() });
+    check_linearizable(Setting { layout_change: true, moves: true, forgetting: true, ..Setting::default() });
+}
+
+#[test]
+fn the_checker_notices_a_missing_rule_of_copying() {
+    for fault in [Fault::MovesRowsAlone, Fault::MovesFromOne, Fault::MovesUnderPromises] {
+        check_bites(Setting { layout_change: true, moves: true, fault: Some(fault), ..Setting::default() });
+    }
+}
+
+#[test]
+fn a_write_carried_out_by_two_coordinators_happens_once_or_never() {
+    let stats = check_linearizable(Setting { sharing: true, ..Setting::default() });
+    assert!(0 < stats.shared || env_number("REGISTER_SEED").is_some(), "no write was brought to its end twice: {stats:?}");
+}
+
+#[test]
+fn the_same_over_a_layout_change_and_with_forgetting() {
+    check_linearizable(Setting { sharing: true, layout_change: true, forgetting: true, ..Setting::default() });
+}
+
+#[test]
 fn the_checker_notices_a_missing_rule() {
     let faults = [
         Fault::Core(Weakness::SettledById),
@@ -115,9 +140,11 @@ fn the_checker_notices_a_missing_rule() {
         Fault::Core(Weakness::DoubtIsDead),
         Fault::Core(Weakness::DoubtIsHappened),
         Fault::Core(Weakness::WriteBackKeepsStamp),
+        Fault::Core(Weakness::InstallAboveBallot),
         Fault::SyncIgnoresPromise,
         Fault::RepairIgnoresPromise,
         Fault::NoTrail,
+        Fault::NoFloor,
     ];
     for fault in faults {
         check_bites(Setting { fault: Some(fault), ..Setting::default() });
@@ -131,7 +158,15 @@ fn the_checker_notices_promises_forgotten_too_early() {
 
 #[test]
 fn the_checker_notices_a_missing_rule_of_layout_changes() {
-    for fault in [Fault::Core(Weakness::DeadInOneSet), Fault::ReadsOneSet] {
+    let faults = [Fault::Core(Weakness::DeadInOneSet), Fault::Core(Weakness::ForgetsLeftSets), Fault::ReadsOneSet, Fault::LeavesUnsettled];
+    for fault in faults {
         check_bites(Setting { layout_change: true, fault: Some(fault), ..Setting::default() });
+    }
+}
+
+#[test]
+fn the_checker_notices_a_missing_rule_of_shared_writes() {
+    for fault in [Fault::Core(Weakness::TakesOverAsNew), Fault::TakesOverUntested] {
+        check_bites(Setting { sharing: true, fault: Some(fault), ..Setting::default() });
     }
 }

@@ -25,10 +25,22 @@ pub enum Fault {
     RepairIgnoresPromise,
     /// Replicas remember nothing but their row, and claim that this is all.
     NoTrail,
+    /// Replicas remember the row and one superseded entry, and claim that this is all: no floor.
+    NoFloor,
     /// Promises are dropped while their messages are under way.
     ForgetsEarly,
     /// During a layout change reads are content with one of the two sets.
     ReadsOneSet,
+    /// What moves to the new nodes are the rows alone, without promises.
+    MovesRowsAlone,
+    /// What moves comes from one of the old nodes alone.
+    MovesFromOne,
+    /// The old set is left as soon as nobody uses it alone.
+    LeavesUnsettled,
+    /// Who takes a conditional write over does not test its condition.
+    TakesOverUntested,
+    /// A row that only the new nodes accepted stays as it is under a promise that moves in.
+    MovesUnderPromises,
 }
 
 /// What is varied between runs.
@@ -36,8 +48,12 @@ pub enum Fault {
 pub struct Setting {
     /// The key moves from one set of nodes to another.
     pub layout_change: bool,
+    /// It moves by copying rows, promises and gaps in memory to each new node, instead of by settling it.
+    pub moves: bool,
     /// Promises and trails are dropped once nothing below them is under way.
     pub forgetting: bool,
+    /// Some writes are carried out by two coordinators.
+    pub sharing: bool,
     pub fault: Option<Fault>,
 }
 
@@ -49,6 +65,8 @@ pub struct Stats {
     pub traceless: u64,
     pub layout_left: u64,
     pub forgotten: u64,
+    /// Shared writes of which both coordinators were answered.
+    pub shared: u64,
 }
 
 pub struct Rng(pub u64);
@@ -73,6 +91,19 @@ impl Rng {
 struct Replica {
     row: Option<Entry>,
     side: RegisterSide,
+    /// What the row replaced last.
+    superseded: Option<Entry>,
+}
+
+impl Replica {
+    fn serve(&mut self, message: &Message) -> Answer {
+        let (answer, replaced) = self.side.serve(self.row, message);
+        if replaced.is_some() {
+            self.superseded = self.row;
+            self.row = replaced;
+        }
+        answer
+    }
 }
 
 #[derive(Clone)]
@@ -106,12 +137,17 @@ enum Move {
     Spreading,
     /// Nobody begins in the old layout any more; once nobody is left there, the key is settled in both.
     Settling(Option<usize>),
+    /// The same by copying: (new node, old node) still to be copied, and a read that must settle a row which a promise refused.
+    Moving { copies_left: usize, reading: Option<usize> },
     /// Some live in the new layout alone.
     Leaving,
 }
 
 struct Op {
     call: Call,
+    role: Role,
+    /// The stamp of a shared write's first attempt.
+    first: Option<Stamp>,
     view: View,
     clock: u64,
     /// The clock of its first tick.
@@ -120,6 +156,20 @@ struct Op {
     running: bool,
     /// What it sent last, to be sent again.
     last: Option<(Phase, Message, Vec<usize>, Content<usize>)>,
+}
+
+/// Who carries a write out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Role {
+    /// Its coordinator alone.
+    Alone,
+    /// Its first coordinator; others may take it over.
+    First {
+        /// If the row that was there when it began still is.
+        conditional: bool,
+    },
+    /// Takes over the write of this operation.
+    TakesOver(usize),
 }
 
 /// The chances of a schedule, in percent of its steps.
@@ -158,8 +208,8 @@ pub struct World<'a> {
 pub fn run_schedule(seed: u64, setting: Setting, wants_log: bool, stats: &mut Stats) -> Result<(), String> {
     let mut world = World::new(seed, setting, wants_log, stats);
     world.run();
-    let calls: Vec<Call> = world.ops.iter().map(|op| op.call).collect();
-    if is_linearizable(&calls) { Ok(()) } else { Err(world.log.take().unwrap_or_default()) }
+    let is_explained = world.calls().is_some_and(|calls| is_linearizable(&calls));
+    if is_explained { Ok(()) } else { Err(world.log.take().unwrap_or_default()) }
 }
 
 fn write_id(value: Value) -> WriteId {
@@ -175,6 +225,8 @@ fn stamp_at(clock: u64) -> Stamp {
 }
 
 const BEYOND_ALL: u64 = u64::MAX;
+/// (new node, old node) of each copy of a move; one old node that is left out has its place taken by r2.
+const MOVE_COPIES: [(usize, usize); 4] = [(3, 0), (3, 1), (4, 0), (4, 1)];
 
 impl<'a> World<'a> {
     fn new(seed: u64, setting: Setting, wants_log: bool, stats: &'a mut Stats) -> World<'a> {
@@ -212,6 +264,9 @@ impl<'a> World<'a> {
             let kind = world.random_kind(index, count);
             world.add_op(kind);
         }
+        if setting.sharing {
+            world.share_some(count);
+        }
         world
     }
 
@@ -236,8 +291,52 @@ impl<'a> World<'a> {
         let index = self.ops.len();
         let call = Call { kind, writes: index as Value + 1, begin: 0, end: 0, told: Told::Nothing };
         let machine = Coordinator::read(self.sets(View::Old));
-        self.ops.push(Op { call, view: View::Old, clock: 0, first_clock: None, machine, running: false, last: None });
+        let (role, view) = (Role::Alone, View::Old);
+        self.ops.push(Op { call, role, first: None, view, clock: 0, first_clock: None, machine, running: false, last: None });
         index
+    }
+
+    /// Gives some puts a second coordinator.
+    fn share_some(&mut self, count: usize) {
+        for first in 0..count {
+            if self.ops[first].call.kind != Kind::Put || self.rng.one_in(3) {
+                continue;
+            }
+            self.ops[first].role = Role::First { conditional: self.rng.one_in(2) };
+            let second = self.add_op(Kind::Put);
+            self.ops[second].role = Role::TakesOver(first);
+            self.ops[second].call.writes = first as Value + 1;
+        }
+    }
+
+    /// What the clients saw. A shared write is one call, from its first beginning to its first success; `None`: one of its coordinators
+    /// says that it was done and the other that it never will be.
+    fn calls(&self) -> Option<Vec<Call>> {
+        let mut calls = Vec::new();
+        for (index, op) in self.ops.iter().enumerate() {
+            match op.role {
+                Role::Alone => calls.push(op.call),
+                Role::First { .. } => calls.extend(self.shared_calls(index)?),
+                Role::TakesOver(_) => {}
+            }
+        }
+        Some(calls)
+    }
+
+    fn shared_calls(&self, first: usize) -> Option<Vec<Call>> {
+        let takes_over = |op: &&Op| op.role == Role::TakesOver(first) && op.call.begin != 0;
+        let attempts: Vec<Call> = [self.ops[first].call].into_iter().chain(self.ops.iter().filter(takes_over).map(|op| op.call)).collect();
+        let done_at = attempts.iter().filter(|call| call.told == Told::Done).map(|call| call.end).min();
+        let refusals: Vec<Call> = attempts.iter().filter(|call| call.told == Told::PreconditionFailed).copied().collect();
+        // The row it was to replace never comes back, so a refusal is for good: whoever else tries can't have been, nor be, successful.
+        let told = match (done_at, refusals.is_empty()) {
+            (Some(_), false) => return None,
+            (Some(_), true) => Told::Done,
+            (None, false) => Told::Failed,
+            (None, true) => Told::Nothing,
+        };
+        let whole = Call { told, end: done_at.unwrap_or(0), ..attempts[0] };
+        Some(refusals.into_iter().chain([whole]).collect())
     }
 
     fn sets(&self, view: View) -> QuorumSets<usize> {
@@ -304,7 +403,7 @@ impl<'a> World<'a> {
     }
 
     fn begin_or_repeat(&mut self) {
-        let idle: Vec<usize> = (0..self.ops.len()).filter(|op| self.ops[*op].call.begin == 0).collect();
+        let idle: Vec<usize> = (0..self.ops.len()).filter(|op| self.may_begin(*op)).collect();
         if idle.is_empty() {
             let op = self.rng.below(self.ops.len());
             self.send_again(op);
@@ -312,6 +411,12 @@ impl<'a> World<'a> {
             let op = idle[self.rng.below(idle.len())];
             self.start(op);
         }
+    }
+
+    /// A write is taken over only after its first coordinator made it known.
+    fn may_begin(&self, op: usize) -> bool {
+        let is_known = |role| if let Role::TakesOver(first) = role { self.ops[first].call.begin != 0 } else { true };
+        self.ops[op].call.begin == 0 && is_known(self.ops[op].role)
     }
 
     fn note(&mut self, text: impl FnOnce() -> String) {
@@ -340,7 +445,7 @@ impl<'a> World<'a> {
                     View::Both
                 }
             }
-            Move::Settling(_) => View::Both,
+            Move::Settling(_) | Move::Moving { .. } => View::Both,
             Move::Leaving => {
                 if is_late {
                     View::Both
@@ -358,23 +463,55 @@ impl<'a> World<'a> {
 
     fn start_in(&mut self, op: usize, view: View) {
         self.time += 1;
-        let id = write_id(self.ops[op].call.writes);
-        let sets = self.sets(view);
-        let machine = match self.ops[op].call.kind {
-            Kind::Put | Kind::Delete => Coordinator::write(id, sets),
-            Kind::PutIfAbsent | Kind::PutIfMatch(_) | Kind::DeleteIfMatch(_) => Coordinator::write_if(id, sets),
-            Kind::Settle => Coordinator::settle(sets),
-            Kind::Read => Coordinator::read(self.read_sets(view)),
-        };
-        let weakness = if let Some(Fault::Core(weakness)) = self.setting.fault { Some(weakness) } else { None };
         let (time, clock) = (self.time, self.rng.below(5) as u64);
         let state = &mut self.ops[op];
         (state.call.begin, state.clock, state.view, state.running) = (time, clock, view, true);
-        state.machine = machine.weakened(weakness);
+        let machine = self.machine_of(op, view);
+        let weakness = if let Some(Fault::Core(weakness)) = self.setting.fault { Some(weakness) } else { None };
+        self.ops[op].machine = machine.weakened(weakness);
+        let state = &self.ops[op];
         let kind = state.call.kind;
         self.note(|| format!("op {} = {kind:?} begins, view {view:?}", op + 1));
         let step = self.ops[op].machine.start();
         self.act(op, step);
+    }
+
+    fn machine_of(&mut self, op: usize, view: View) -> Coordinator<usize> {
+        let (id, sets) = (write_id(self.ops[op].call.writes), self.sets(view));
+        match (self.ops[op].role, self.ops[op].call.kind) {
+            (Role::First { conditional }, _) => {
+                let first = self.tick(op, Stamp::ZERO);
+                self.ops[op].first = Some(first);
+                match self.settled_value(view).filter(|_| conditional) {
+                    Some(value) => {
+                        self.ops[op].call.kind = Kind::PutIfMatch(value);
+                        Coordinator::take_over_if(id, first, sets)
+                    }
+                    None => Coordinator::write_at(id, first, sets),
+                }
+            }
+            (Role::TakesOver(other), _) => {
+                let (first, kind) = (self.ops[other].first.expect("it has begun"), self.ops[other].call.kind);
+                let clock = self.ops[other].first_clock;
+                (self.ops[op].call.kind, self.ops[op].first_clock) = (kind, clock);
+                let is_tested = kind != Kind::Put && self.setting.fault != Some(Fault::TakesOverUntested);
+                if is_tested { Coordinator::take_over_if(id, first, sets) } else { Coordinator::take_over(id, first, sets) }
+            }
+            (Role::Alone, Kind::Put | Kind::Delete) => Coordinator::write(id, sets),
+            (Role::Alone, Kind::PutIfAbsent | Kind::PutIfMatch(_) | Kind::DeleteIfMatch(_)) => Coordinator::write_if(id, sets),
+            (Role::Alone, Kind::Settle) => Coordinator::settle(sets),
+            (Role::Alone, Kind::Read) => Coordinator::read(self.read_sets(view)),
+        }
+    }
+
+    /// What a read could be answered now, if that is a put's.
+    fn settled_value(&self, view: View) -> Option<Value> {
+        let rows = self.replicas.iter().map(|replica| replica.row);
+        let is_settled = |row: &Option<Entry>| {
+            let holders = (0..self.replicas.len()).filter(|node| self.replicas[*node].row == *row).collect();
+            self.sets(view).has_quorum(&holders)
+        };
+        rows.filter(is_settled).map(|row| self.visible(row)).find(|value| *value != 0)
     }
 
     fn read_sets(&mut self, view: View) -> QuorumSets<usize> {
@@ -445,6 +582,13 @@ impl<'a> World<'a> {
             Outcome::Unknown => Told::Nothing,
             Outcome::Unreachable | Outcome::Contended => Told::Failed,
         };
+        let is_ended = |op: &Op| op.call.end != 0 && op.call.told != Told::Nothing;
+        if let Role::TakesOver(first) = self.ops[op].role
+            && is_ended(&self.ops[first])
+            && told != Told::Nothing
+        {
+            self.stats.shared += 1;
+        }
         match told {
             Told::Nothing => self.stats.unknown += 1,
             Told::Failed => self.stats.traceless += 1,
@@ -456,6 +600,7 @@ impl<'a> World<'a> {
         state.call.told = told;
         state.call.end = if told == Told::Nothing { 0 } else { time };
         self.note(|| format!("op {} answers {outcome:?}", op + 1));
+        self.finish_reading(op, matches!(told, Told::Value(_)));
         if self.layout == Move::Settling(Some(op)) {
             if matches!(told, Told::Value(_)) {
                 self.stats.layout_left += 1
@@ -475,8 +620,18 @@ impl<'a> World<'a> {
         }
         self.note(|| format!("coordinator of op {} crashes", op + 1));
         self.ops[op].running = false;
+        self.finish_reading(op, false);
         if self.layout == Move::Settling(Some(op)) {
             self.layout = Move::Settling(None);
+        }
+    }
+
+    /// The read that settles a row on the move ended; without a value the copy is made anew.
+    fn finish_reading(&mut self, op: usize, succeeded: bool) {
+        if let Move::Moving { copies_left, reading: Some(reading) } = self.layout
+            && reading == op
+        {
+            self.layout = Move::Moving { copies_left: copies_left + usize::from(!succeeded), reading: None };
         }
     }
 
@@ -524,14 +679,14 @@ impl<'a> World<'a> {
             *ballot = stamp_at(BEYOND_ALL);
         }
         let replica = &mut self.replicas[to];
-        let (mut answer, replaced) = replica.side.serve(replica.row, &message);
-        if self.setting.fault == Some(Fault::NoTrail)
-            && let Answer::Prepare(PrepareAnswer::Promised { row, shown, complete }) = &mut answer
+        let mut answer = replica.serve(&message);
+        if let Answer::Prepare(PrepareAnswer::Promised { row, shown, complete, .. }) = &mut answer
+            && let Some(fault @ (Fault::NoTrail | Fault::NoFloor)) = self.setting.fault
         {
-            shown.retain(|stamp| row.is_some_and(|row| row.stamp == *stamp));
+            let is_at = |entry: Option<Entry>, stamp: Stamp| entry.is_some_and(|entry| entry.stamp == stamp);
+            shown.retain(|stamp| is_at(*row, *stamp) || (fault == Fault::NoFloor && is_at(replica.superseded, *stamp)));
             *complete = true;
         }
-        replica.row = replaced.or(replica.row);
         let weight = self.random_weight();
         self.note(|| format!("r{to} <- op {} {message:?}: {answer:?}", letter.op + 1));
         self.letters.push(Letter { op: letter.op, phase: letter.phase, weight, packet: Packet::Reply { from: to, answer } });
@@ -556,9 +711,7 @@ impl<'a> World<'a> {
             return;
         }
         let ballot = if self.setting.fault == Some(Fault::SyncIgnoresPromise) { stamp_at(BEYOND_ALL) } else { entry.stamp };
-        let replica = &mut self.replicas[to];
-        let (answer, replaced) = replica.side.serve(replica.row, &Message::Apply { entry, ballot });
-        replica.row = replaced.or(replica.row);
+        let answer = self.replicas[to].serve(&Message::Apply { entry, ballot });
         self.note(|| format!("anti-entropy r{from} -> r{to} {entry:?}: {answer:?}"));
     }
 
@@ -566,7 +719,10 @@ impl<'a> World<'a> {
 
     /// One replica drops what lies below everything that runs or is under way.
     fn forget(&mut self) {
-        let running = self.ops.iter().filter(|op| op.running).filter_map(|op| op.first_clock);
+        // A write that may yet be taken over counts from its first attempt.
+        let is_awaited = |index: usize| self.ops.iter().any(|op| op.role == Role::TakesOver(index) && op.call.begin == 0);
+        let may_run = |(index, op): &(usize, &Op)| op.running || is_awaited(*index);
+        let running = self.ops.iter().enumerate().filter(may_run).filter_map(|(_, op)| op.first_clock);
         let under_way = self.letters.iter().filter_map(|letter| match letter.packet {
             Packet::Request { message: Message::Prepare { ballot, .. }, .. } => Some(ballot.time()),
             // Old rows carried about as they are (read repair) are not bound in time, nor is anti-entropy.
@@ -590,7 +746,19 @@ impl<'a> World<'a> {
         match self.layout {
             Move::NotBegun => self.layout = Move::Spreading,
             Move::Spreading if self.rng.one_in(2) => self.layout = Move::Settling(None),
+            Move::Settling(None) if self.setting.moves && !self.ops.iter().any(|op| op.running && op.view == View::Old) => {
+                self.layout = Move::Moving { copies_left: MOVE_COPIES.len(), reading: None };
+            }
+            Move::Moving { copies_left: 0, reading: None } => {
+                self.stats.layout_left += 1;
+                self.layout = Move::Leaving;
+            }
+            Move::Moving { copies_left, reading: None } => self.copy(copies_left - 1),
             Move::Settling(None) if !self.ops.iter().any(|op| op.running && op.view == View::Old) => {
+                if self.setting.fault == Some(Fault::LeavesUnsettled) {
+                    self.layout = Move::Leaving;
+                    return;
+                }
                 let op = self.add_op(Kind::Settle);
                 self.layout = Move::Settling(Some(op));
                 self.start_in(op, View::Both);
@@ -599,6 +767,42 @@ impl<'a> World<'a> {
         }
         let layout = self.layout;
         self.note(|| format!("layout: {layout:?}"));
+    }
+
+    /// A new node takes over what an old one holds: its row as anti-entropy does, then what it promised, then its gaps in memory.
+    fn copy(&mut self, index: usize) {
+        self.layout = Move::Moving { copies_left: index, reading: None };
+        let (to, mut from) = MOVE_COPIES[index];
+        // Each new node is served by two of the three, whichever; the pairs are the same for all copies of a schedule.
+        if self.down % 3 == from {
+            from = 2;
+        }
+        if self.setting.fault == Some(Fault::MovesFromOne) {
+            from = self.down % 3;
+        }
+        let (row, old) = (self.replicas[from].row, self.replicas[from].side.clone());
+        let replica = &mut self.replicas[to];
+        let mut is_promised = false;
+        if let Some(entry) = row {
+            let (answer, replaced) = replica.side.serve(replica.row, &Message::Apply { entry, ballot: entry.stamp });
+            replica.row = replaced.or(replica.row);
+            let is_outrun = replica.row.is_some_and(|held| entry.stamp <= held.stamp);
+            is_promised = matches!(answer, Answer::Apply(garage_rpc::register::ApplyAnswer::Refused { .. })) && !is_outrun;
+            if is_outrun && replica.row != row {
+                replica.side.take_over(Stamp::ZERO, entry.stamp);
+            }
+        }
+        let promise = if self.setting.fault == Some(Fault::MovesRowsAlone) { Stamp::ZERO } else { old.promise() };
+        // A row below a promise of the old node, and not its own: it may have been accepted by the new nodes alone, and must not count by that.
+        let is_doubtful = replica.row.is_some_and(|held| held.stamp < promise) && replica.row != row;
+        is_promised |= is_doubtful && self.setting.fault != Some(Fault::MovesUnderPromises);
+        replica.side.take_over(promise, old.superseded());
+        self.note(|| format!("move r{from} -> r{to}: {row:?}, promise {promise:?}, refused: {is_promised}"));
+        if is_promised {
+            let op = self.add_op(Kind::Settle);
+            self.layout = Move::Moving { copies_left: index, reading: Some(op) };
+            self.start_in(op, View::Both);
+        }
     }
 
     /// A running coordinator learns how far the layout is.

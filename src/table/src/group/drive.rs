@@ -17,7 +17,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 use super::{Holders, RequestContext, TableError, Tables, errors::Failures, registers::RowTest};
 use crate::{
     key::{Group, SortKey, TableId},
-    message::{Companion, GROUP_OPS_MAX, GroupAnswer, GroupCall, HeldRow, Op, OpAnswer, Want},
+    message::{CALL_BYTES_MAX, Companion, GROUP_OPS_MAX, GroupAnswer, GroupCall, HeldRow, Op, OpAnswer, Want},
     schema::RowView,
 };
 
@@ -50,8 +50,9 @@ pub(super) struct Operation<'a> {
     own: Option<NewContent>,
     want: Want,
     judge: Judge<'a>,
-    /// The write that the content was decided upon; `Some(None)`: upon an absent row.
-    decided_on: Option<Option<WriteId>>,
+    /// The entry that the content was decided upon; `Some(None)`: upon an absent row. Under another stamp it may be a write that failed at
+    /// first and was made again, with others in between.
+    decided_on: Option<Option<Entry>>,
     /// The row and companions that each node answered with in the last phase that it answered.
     seen: BTreeMap<NodeId, Seen>,
     done: Option<Outcome<NodeId>>,
@@ -70,6 +71,8 @@ pub(super) struct Finished {
     pub companions: Vec<Companion>,
     /// What the operation itself wrote, or would have.
     pub own: Option<NewContent>,
+    /// Whether that was sent to anyone.
+    pub was_sent: bool,
 }
 
 impl<'a> Operation<'a> {
@@ -100,6 +103,9 @@ impl<'a> Operation<'a> {
     }
     pub(super) fn read(table: TableId, key: SortKey, want: Want, holders: &Holders) -> Operation<'a> {
         Operation::new(table, key, Coordinator::read(holders.sets.clone()), None, want, Judge::Unconditional)
+    }
+    pub(super) fn restamp(table: TableId, key: SortKey, holders: &Holders) -> Operation<'a> {
+        Operation::new(table, key, Coordinator::restamp(holders.sets.clone()), None, Want::Row, Judge::Unconditional)
     }
     fn new(
         table: TableId,
@@ -137,7 +143,7 @@ impl<'a> Operation<'a> {
         }
         let with_companions = self.seen.values().find(|seen| !seen.companions.is_empty() && is_of(seen, entry));
         let companions = with_companions.map(|seen| seen.companions.clone()).unwrap_or_default();
-        Finished { outcome, row, companions, own: self.own }
+        Finished { outcome, row, companions, own: self.own, was_sent: self.machine.has_sent() }
     }
 }
 
@@ -149,6 +155,20 @@ fn is_of(seen: &Seen, entry: Option<Entry>) -> bool {
 
 type Sent = (usize, Phase);
 type Reply = (NodeId, Vec<Sent>, Result<GroupAnswer, CallError>);
+
+/// A row of another's that is to be written back.
+struct Adoption {
+    index: usize,
+    phase: Phase,
+    message: register::Message,
+    to: Vec<NodeId>,
+}
+
+/// The content of such a row, and under which id its companions are.
+struct AdoptedRow {
+    content: Vec<u8>,
+    companions_of: Option<WriteId>,
+}
 
 struct Hedge {
     at: Instant,
@@ -167,6 +187,7 @@ pub(super) struct Drive<'a> {
     placement: Placement,
     operations: Vec<Operation<'a>>,
     todo: VecDeque<(usize, Step<NodeId>)>,
+    adoptions: Vec<Adoption>,
     outbox: BTreeMap<NodeId, Vec<(Sent, Op)>>,
     calls: FuturesUnordered<BoxFuture<'static, Reply>>,
     hedges: Vec<Hedge>,
@@ -191,6 +212,7 @@ pub(super) async fn drive<'a>(
         placement: holders.placement,
         operations,
         todo: VecDeque::new(),
+        adoptions: Vec::new(),
         outbox: BTreeMap::new(),
         calls: FuturesUnordered::new(),
         hedges: Vec::new(),
@@ -231,10 +253,29 @@ impl Drive<'_> {
     }
 
     async fn take_steps(&mut self) -> Result<(), TableError> {
+        loop {
+            self.take_plain_steps().await?;
+            if self.adoptions.is_empty() {
+                break;
+            }
+            // Together: after a replica was away, many rows of a batch are written back at once.
+            self.adopt().await?;
+        }
+        self.flush();
+        Ok(())
+    }
+
+    async fn take_plain_steps(&mut self) -> Result<(), TableError> {
         while let Some((index, step)) = self.todo.pop_front() {
             match step {
                 Step::Wait => {}
-                Step::Send { phase, message, to, content } => self.send(index, phase, message, to, content).await?,
+                Step::Send { phase, message, to, content: Content::AnsweredBy(_) } => {
+                    self.adoptions.push(Adoption { index, phase, message, to });
+                }
+                Step::Send { phase, message, to, content } => {
+                    let own = if content == Content::Own { self.operations[index].own.clone() } else { None };
+                    self.send(index, phase, message, to, own.unwrap_or_default());
+                }
                 Step::Tick { above, refused_rounds: 0 } => self.tick(index, above).await?,
                 Step::Tick { above, refused_rounds } => {
                     self.flush();
@@ -244,7 +285,34 @@ impl Drive<'_> {
                 Step::Done(outcome) => self.operations[index].done = Some(outcome),
             }
         }
-        self.flush();
+        Ok(())
+    }
+
+    /// Sends rows that others wrote, each with its content and its companions.
+    async fn adopt(&mut self) -> Result<(), TableError> {
+        let adoptions = std::mem::take(&mut self.adoptions);
+        let mut rows = Vec::new();
+        for adoption in adoptions {
+            let adopted = self.adopted_row(adoption.index, &adoption.message)?;
+            rows.push((adoption, adopted));
+        }
+        let ids = rows.iter().filter_map(|(_, row)| row.as_ref()?.companions_of).collect();
+        let companions = self.tables.companions_of_each(self.group, ids, self.context).await?;
+        for (Adoption { index, phase, message, to }, row) in rows {
+            let with_companions = row.and_then(|AdoptedRow { content, companions_of }| {
+                let companions = companions_of.map_or(Some(Vec::new()), |id| companions.get(&id).cloned())?;
+                Some(NewContent { content, companions })
+            });
+            match with_companions {
+                Some(content) => self.send(index, phase, message, to, content),
+                None => {
+                    // Ends this operation alone, and only the machine knows whether its own write is on its way somewhere.
+                    self.failures.note_reason("no node that answered has the whole of the newest row".to_string());
+                    let step = self.operations[index].machine.on_deadline();
+                    self.todo.push_back((index, step));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -265,7 +333,6 @@ impl Drive<'_> {
 
     async fn test(&mut self, index: usize, newest: Option<Entry>) {
         let operation = &mut self.operations[index];
-        let newest_id = newest.map(|entry| entry.id);
         let row = operation.row_of(newest);
         if newest.is_some() && row.is_none() {
             let step = operation.machine.on_deadline();
@@ -275,10 +342,10 @@ impl Drive<'_> {
             (Judge::Unconditional, _) => true,
             (Judge::Test(test), _) => test(row.as_ref()),
             // The content belongs to the write's id: once decided, it holds only for the row it was decided upon.
-            (Judge::Decide(_), Some(decided_on)) => decided_on == newest_id,
+            (Judge::Decide(_), Some(decided_on)) => decided_on == newest,
             (Judge::Decide(decide), None) => {
                 operation.own = decide(row).await;
-                operation.decided_on = operation.own.is_some().then_some(newest_id);
+                operation.decided_on = operation.own.is_some().then_some(newest);
                 operation.own.is_some()
             }
         };
@@ -286,31 +353,9 @@ impl Drive<'_> {
         self.todo.push_back((index, step));
     }
 
-    async fn send(
-        &mut self,
-        index: usize,
-        phase: Phase,
-        message: register::Message,
-        to: Vec<NodeId>,
-        content: Content<NodeId>,
-    ) -> Result<(), TableError> {
+    fn send(&mut self, index: usize, phase: Phase, message: register::Message, to: Vec<NodeId>, content: NewContent) {
         let sent = (index, phase);
         let hedge_delay = |node: &NodeId| self.tables.cluster.hedge_delay(*node);
-        let content = match content {
-            Content::Nothing => NewContent::default(),
-            Content::Own => self.operations[index].own.clone().unwrap_or_default(),
-            Content::AnsweredBy(_) => match self.adopted(index, &message).await {
-                Ok(content) => content,
-                Err(error @ TableError::Damaged { .. }) => return Err(error),
-                Err(error) => {
-                    // Ends this operation alone, and only the machine knows whether its own write is on its way somewhere.
-                    self.failures.note_reason(error.to_string());
-                    let step = self.operations[index].machine.on_deadline();
-                    self.todo.push_back((index, step));
-                    return Ok(());
-                }
-            },
-        };
         let is_query = matches!(message, register::Message::Query);
         let (first, spare) = if is_query { self.split_nearest(index, &to) } else { (to, Vec::new()) };
         let delay = first.iter().map(hedge_delay).max().unwrap_or_default();
@@ -322,7 +367,6 @@ impl Drive<'_> {
         }
         self.hedges.retain(|hedge| hedge.sent.0 != index);
         self.hedges.push(Hedge { at: Instant::now() + delay, sent, message, spare });
-        Ok(())
     }
 
     fn register_op(&self, index: usize, message: register::Message, content: NewContent, want: Want) -> Op {
@@ -347,28 +391,32 @@ impl Drive<'_> {
         (first, spare)
     }
 
-    /// The content of a row that another wrote and this operation writes back.
-    async fn adopted(&mut self, index: usize, message: &register::Message) -> Result<NewContent, TableError> {
-        let register::Message::Apply { entry, .. } = message else { return Ok(NewContent::default()) };
+    /// The content of a row that another wrote and this operation writes back; `None`: nobody answered with it.
+    fn adopted_row(&self, index: usize, message: &register::Message) -> Result<Option<AdoptedRow>, TableError> {
+        let register::Message::Apply { entry, .. } = message else { return Ok(None) };
         let operation = &self.operations[index];
         let seen = operation.seen.values().find(|seen| is_of(seen, Some(*entry)));
-        let row = seen.and_then(|seen| seen.row.clone());
-        let row = row.ok_or_else(|| TableError::Unavailable { reason: "the newest row came without its content".to_string() })?;
+        let Some(row) = seen.and_then(|seen| seen.row.clone()) else { return Ok(None) };
         let schema = self.tables.schemas.get(operation.table).map_err(|error| TableError::Damaged { reason: error.to_string() })?;
-        let companions = match schema.companion_id(RowView { entry: Some(*entry), content: &row.content }) {
-            Some(id) => self.tables.companions(self.group, id, 0, u32::MAX, self.context).await?,
-            None => Vec::new(),
-        };
-        Ok(NewContent { content: row.content.into_vec(), companions })
+        let companions_of = schema.companion_id(RowView { entry: Some(*entry), content: &row.content });
+        Ok(Some(AdoptedRow { content: row.content.into_vec(), companions_of }))
     }
 
-    /// Sends what is in the outbox: one call a node, or several where it is more than a batch may hold.
+    /// Sends what is in the outbox: one call a node, or several where it is more than a call may hold.
     fn flush(&mut self) {
-        for (node, mut queued) in std::mem::take(&mut self.outbox) {
-            while !queued.is_empty() {
-                let rest = queued.split_off(queued.len().min(GROUP_OPS_MAX));
-                let (sent, ops): (Vec<Sent>, Vec<Op>) = queued.into_iter().unzip();
-                queued = rest;
+        for (node, queued) in std::mem::take(&mut self.outbox) {
+            let (mut sent, mut ops, mut call_bytes) = (Vec::new(), Vec::new(), 0);
+            for (phase, op) in queued {
+                let len_bytes = op_len_bytes(&op);
+                if ops.len() == GROUP_OPS_MAX || (!ops.is_empty() && CALL_BYTES_MAX < call_bytes + len_bytes) {
+                    self.call(node, std::mem::take(&mut sent), std::mem::take(&mut ops));
+                    call_bytes = 0;
+                }
+                call_bytes += len_bytes;
+                sent.push(phase);
+                ops.push(op);
+            }
+            if !ops.is_empty() {
                 self.call(node, sent, ops);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::{StreamExt, TryStreamExt, stream};
 use garage_net::{CallError, NodeId};
 use garage_rpc::{Message, quorum::Step, register::WriteId};
 use serde_bytes::ByteBuf;
@@ -26,6 +27,20 @@ pub struct MergeRow {
     pub companions: Vec<Companion>,
 }
 
+/// Ids of which all companions are asked for in one call.
+const COMPANION_IDS_PER_CALL: usize = 32;
+/// Such calls at once.
+const COMPANION_CALLS_AT_ONCE: usize = 4;
+/// Rows and bytes of them that are written back in one call.
+const REPAIRS_PER_CALL_MAX: usize = 256;
+const REPAIR_BYTES_PER_CALL_MAX: usize = 2 << 20;
+
+/// Where a range begins and where it ends; without an end it goes to the end of the group.
+pub type SortKeyRange = (SortKey, Option<SortKey>);
+
+/// A replica's answer to a range: rows in order, and whether it was cut.
+type ReplicaPage = (Vec<(SortKey, HeldRow)>, bool);
+
 /// A page of a range.
 #[derive(Clone, Debug, Default)]
 pub struct RangePage {
@@ -38,13 +53,16 @@ pub struct RangePage {
 type Answers = Vec<(NodeId, Vec<OpAnswer>)>;
 
 impl Tables {
-    /// Merges rows of one group at a write quorum; one round trip.
+    /// Merges rows of one group at a write quorum; one round trip. A row that a guard refuses at too many of them: `OutcomeUnknown`.
     pub async fn merge(&self, group: &Group, rows: Vec<MergeRow>, context: RequestContext) -> Result<(), TableError> {
         let holders = self.holders(group)?;
         let size_bytes = rows.iter().map(|row| row.row.len() + row.companions.iter().map(|c| c.content.len()).sum::<usize>()).sum();
         let op = |row: MergeRow| Op::Merge { table: row.table, key: row.key, row: ByteBuf::from(row.row), companions: row.companions };
         let message = GroupCall { group: group.key().clone(), ops: rows.into_iter().map(op).collect() };
-        let call = |node| self.call_group(node, message.clone(), context);
+        let call = |node| {
+            let call = self.call_group(node, message.clone(), context);
+            async move { call.await.and_then(refuse_guarded) }
+        };
         match self.cluster.quorum().write_all(&holders.sets, context.deadline, size_bytes, call).await {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -56,7 +74,7 @@ impl Tables {
         }
     }
 
-    fn call_group(
+    pub(super) fn call_group(
         &self,
         node: NodeId,
         message: GroupCall,
@@ -150,16 +168,40 @@ impl Tables {
         limit: u32,
         context: RequestContext,
     ) -> Result<RangePage, TableError> {
-        let answers = self.ask_quorum(group, vec![Op::Range { table, from, to, limit }], context).await?;
-        let pages: Vec<(Vec<(SortKey, HeldRow)>, bool)> = answers
-            .into_iter()
-            .filter_map(|(_, answers)| match answers.into_iter().next() {
-                Some(OpAnswer::Rows { rows, truncated }) => Some((rows, truncated)),
-                _ => None,
-            })
-            .collect();
-        let (merged, differing, truncated) = self.merge_pages(table, pages)?;
-        let rows = self.settle(group, table, merged, differing, context).await?;
+        self.ranges(group, table, vec![(from, to)], limit, context).await
+    }
+
+    /// [`Tables::range`] for several ranges in ascending order, read in one round trip; `limit` is for each. What is past the first cut
+    /// range is not in the page.
+    pub async fn ranges(
+        &self,
+        group: &Group,
+        table: TableId,
+        ranges: Vec<SortKeyRange>,
+        limit: u32,
+        context: RequestContext,
+    ) -> Result<RangePage, TableError> {
+        let range_count = ranges.len();
+        let ops = ranges.into_iter().map(|(from, to)| Op::Range { table, from, to, limit }).collect();
+        let answers = self.ask_quorum(group, ops, context).await?;
+        let mut by_range: Vec<Vec<ReplicaPage>> = (0..range_count).map(|_| Vec::new()).collect();
+        for (_, answers) in answers {
+            for (pages, answer) in by_range.iter_mut().zip(answers) {
+                let OpAnswer::Rows { rows, truncated } = answer else { return Err(damaged("a range was answered by something else")) };
+                pages.push((rows, truncated));
+            }
+        }
+        let (mut all, mut differing, mut truncated) = (BTreeMap::new(), BTreeSet::new(), false);
+        for pages in by_range {
+            let (merged, differs, is_cut) = self.merge_pages(table, pages)?;
+            all.extend(merged);
+            differing.extend(differs);
+            truncated = is_cut;
+            if is_cut {
+                break;
+            }
+        }
+        let rows = self.settle(group, table, all, differing, context).await?;
         Ok(RangePage { rows, truncated })
     }
 
@@ -168,7 +210,7 @@ impl Tables {
     fn merge_pages(
         &self,
         table: TableId,
-        pages: Vec<(Vec<(SortKey, HeldRow)>, bool)>,
+        pages: Vec<ReplicaPage>,
     ) -> Result<(BTreeMap<SortKey, HeldRow>, BTreeSet<SortKey>, bool), TableError> {
         let schema = self.schemas.get(table).map_err(damaged)?;
         let end = pages.iter().filter(|(_, truncated)| *truncated).filter_map(|(rows, _)| rows.last().map(|(key, _)| key.clone())).min();
@@ -233,16 +275,71 @@ impl Tables {
         context: RequestContext,
     ) -> Result<(), TableError> {
         let schema = self.schemas.get(table).map_err(damaged)?;
+        let rows: Vec<(SortKey, &HeldRow)> = differing.into_iter().filter_map(|key| Some((key.clone(), rows.get(&key)?))).collect();
+        let id_of = |row: &HeldRow| schema.companion_id(RowView { entry: row.entry, content: &row.content });
+        let ids = rows.iter().filter_map(|(_, row)| id_of(row)).collect();
+        let mut companions = self.companions_of_each(group, ids, context).await?;
         let mut repaired = Vec::new();
-        for key in differing {
-            let Some(row) = rows.get(&key) else { continue };
-            let companions = match schema.companion_id(RowView { entry: row.entry, content: &row.content }) {
-                Some(id) => self.companions(group, id, 0, u32::MAX, context).await?,
+        for (key, row) in rows {
+            let companions = match id_of(row) {
+                Some(id) => companions.remove(&id).ok_or_else(|| Failures::default().unavailable())?,
                 None => Vec::new(),
             };
             repaired.push(MergeRow { table, key, row: row.content.to_vec(), companions });
         }
-        self.merge(group, repaired, context).await
+        for batch in in_batches(repaired) {
+            self.merge(group, batch, context).await?;
+        }
+        Ok(())
+    }
+
+    /// All companions of many ids, some ids a call; those of ids that no node has are missing.
+    pub(super) async fn companions_of_each(
+        &self,
+        group: &Group,
+        ids: BTreeSet<WriteId>,
+        context: RequestContext,
+    ) -> Result<BTreeMap<WriteId, Vec<Companion>>, TableError> {
+        let ids: Vec<WriteId> = ids.into_iter().collect();
+        let batches: Vec<Vec<WriteId>> = ids.chunks(COMPANION_IDS_PER_CALL).map(<[WriteId]>::to_vec).collect();
+        let reads: Vec<_> = batches.into_iter().map(|batch| self.companions_of_batch(group, batch, context)).collect();
+        let found: Vec<_> = stream::iter(reads).buffer_unordered(COMPANION_CALLS_AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// From the nearest node; another is asked when it lacks some, is slow, or fails.
+    async fn companions_of_batch(
+        &self,
+        group: &Group,
+        ids: Vec<WriteId>,
+        context: RequestContext,
+    ) -> Result<BTreeMap<WriteId, Vec<Companion>>, TableError> {
+        let holders = self.holders(group)?;
+        let ops = ids.iter().map(|id| Op::Companions { id: *id, from_chunk: 0, limit: u32::MAX }).collect();
+        let message = GroupCall { group: group.key().clone(), ops };
+        let mut found = BTreeMap::new();
+        let judge = |_, answer: Result<GroupAnswer, CallError>| {
+            let answers = answer.map(|answer| answer.answers).unwrap_or_default();
+            for (id, answer) in ids.iter().zip(answers) {
+                if let OpAnswer::Companions(companions) = answer
+                    && companions.first().is_some_and(|first| first.chunk == 0)
+                {
+                    found.insert(*id, companions);
+                }
+            }
+            if found.len() == ids.len() { Step::Done(()) } else { Step::AskAnother }
+        };
+        let call = |node| self.call_group(node, message.clone(), context);
+        let _: Option<()> = self.cluster.quorum().read_hedged(&holders.nearest, 1, context.deadline, call, judge).await;
+        // One by one what is too much for one answer.
+        for id in ids.iter().filter(|_| 1 < ids.len()) {
+            if !found.contains_key(id)
+                && let Ok(companions) = self.companions(group, *id, 0, u32::MAX, context).await
+            {
+                found.insert(*id, companions);
+            }
+        }
+        Ok(found)
     }
 
     /// Companions of one id from the nearest node that has them, in order of their chunks. Absence at one node is not an answer.
@@ -271,6 +368,34 @@ impl Tables {
         let calls = self.cluster.quorum();
         calls.read_hedged(&holders.nearest, 1, context.deadline, call, judge).await.ok_or_else(|| failures.unavailable())
     }
+}
+
+/// A replica that took only some of the rows has not taken the batch.
+fn refuse_guarded(answer: GroupAnswer) -> Result<GroupAnswer, CallError> {
+    if answer.answers.iter().any(|answer| matches!(answer, OpAnswer::Guarded)) {
+        let message = "a promise stands against a row of the batch".to_string();
+        return Err(CallError::Refused(garage_rpc::message::refusal("Guarded", message)));
+    }
+    Ok(answer)
+}
+
+/// Rows in calls of bounded size.
+fn in_batches(rows: Vec<MergeRow>) -> Vec<Vec<MergeRow>> {
+    let (mut batches, mut batch_bytes) = (vec![Vec::new()], 0);
+    for row in rows {
+        let size_bytes = row.row.len() + row.companions.iter().map(|companion| companion.content.len()).sum::<usize>();
+        let last = batches.last().map_or(0, Vec::len);
+        if last == REPAIRS_PER_CALL_MAX || (0 < last && REPAIR_BYTES_PER_CALL_MAX < batch_bytes + size_bytes) {
+            batches.push(Vec::new());
+            batch_bytes = 0;
+        }
+        batch_bytes += size_bytes;
+        if let Some(batch) = batches.last_mut() {
+            batch.push(row);
+        }
+    }
+    batches.retain(|batch| !batch.is_empty());
+    batches
 }
 
 fn damaged(error: impl std::fmt::Display) -> TableError {

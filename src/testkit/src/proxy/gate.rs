@@ -43,6 +43,11 @@ impl Gate {
         self.cut = cut;
     }
 
+    /// Loses this share from now on.
+    pub fn set_loss(&mut self, loss: Loss) {
+        self.loss = loss;
+    }
+
     /// Whether the next packet gets through.
     pub fn admits_next(&mut self) -> bool {
         !self.cut && self.loss.parts_per_million <= self.rng.random_range(0..1_000_000)

@@ -12,7 +12,10 @@ use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 use tokio::{net::UdpSocket, task::AbortHandle, time};
 
-use super::{gate::Gate, line::Line};
+use super::{
+    gate::{Gate, Loss},
+    line::Line,
+};
 
 /// The largest datagram there is.
 const DATAGRAM_MAX_BYTES: usize = 65_535;
@@ -99,6 +102,11 @@ impl UdpProxy {
     /// Passes nothing any more (`true`), or goes on (`false`).
     pub fn set_cut(&self, cut: bool) {
         self.shared.gate.lock().set_cut(cut);
+    }
+
+    /// Loses this share of the packets from now on.
+    pub fn set_loss(&self, loss: Loss) {
+        self.shared.gate.lock().set_loss(loss);
     }
 
     /// Flows it keeps.

@@ -10,7 +10,8 @@
 //!   keys that older releases knew are warnings;
 //! - `metadata_fsync` and `data_fsync` are on unless switched off: what is acknowledged is on stable storage;
 //! - `db_engine` may be absent or `fjall`, nothing else;
-//! - keys of our own: `inline_threshold`, `rpc_buffer_max`, `metadata_min_free`, `max_connections`, `rpc_secrets_previous`.
+//! - keys of our own: `inline_threshold`, `rpc_buffer_max`, `metadata_min_free`, `max_connections`, `rpc_secrets_previous`,
+//!   `tls_*` of each HTTP interface, `[acme]`.
 
 mod error;
 mod load;
@@ -28,7 +29,8 @@ pub use error::{ConfigError, Problem, Warning};
 pub use load::{Loaded, load};
 pub use secrets::{Overrides, Purpose, RpcSecret, SecretSource, Secrets};
 pub use types::{
-    Admin, Config, ConsistencyMode, ConsulApi, ConsulDiscovery, DataDir, DataDirUse, K2vApi, KubernetesDiscovery, S3Api, S3Web,
+    Acme, AcmeChallenge, Admin, Config, ConsistencyMode, ConsulApi, ConsulDiscovery, DataDir, DataDirUse, K2vApi, KubernetesDiscovery,
+    S3Api, S3Web, Tls,
 };
 pub use values::{
     HostAddr, Listen, ParseValueError, PeerAddr, Subnet, parse_duration, parse_host_addr, parse_listen, parse_peer, parse_size,

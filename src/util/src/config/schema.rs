@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Admin, Config, ConfigError, ConsistencyMode, ConsulApi, ConsulDiscovery, DataDir, DataDirUse, K2vApi, KubernetesDiscovery, Overrides,
-    Problem, RpcSecret, S3Api, S3Web, SecretSource, Warning,
+    Acme, AcmeChallenge, Admin, Config, ConfigError, ConsistencyMode, ConsulApi, ConsulDiscovery, DataDir, DataDirUse, K2vApi,
+    KubernetesDiscovery, Listen, Overrides, Problem, RpcSecret, S3Api, S3Web, SecretSource, Tls, Warning,
     reader::{self, Issues, TableReader},
     removed, values,
 };
@@ -278,6 +278,7 @@ fn read_rpc(root: &TableReader<'_>, config: &mut Config) {
     }
     root.set("allow_world_readable_secrets", reader::flag, &mut config.allow_world_readable_secrets);
     root.set("allow_punycode", reader::flag, &mut config.allow_punycode);
+    root.set("lifecycle_interval_msec", reader::milliseconds, &mut config.lifecycle_interval);
     root.set("max_connections", reader::count, &mut config.max_connections);
 }
 
@@ -285,6 +286,11 @@ fn check_rpc_secret(root: &TableReader<'_>, config: &Config) {
     if let Some(Err(error)) = config.rpc_secret.value.as_deref().map(RpcSecret::parse) {
         root.refuse("rpc_secret", error.to_string().trim_start_matches("rpc_secret ").to_owned());
     }
+}
+
+fn subnets(value: &DeValue<'_>) -> Result<Vec<values::Subnet>, String> {
+    let DeValue::Array(items) = value else { return Err("must be a list of subnets, such as [\"10.0.0.0/8\"]".into()) };
+    items.iter().map(|item| subnet(item.get_ref()).map(|(subnet, _)| subnet)).collect()
 }
 
 fn subnet(value: &DeValue<'_>) -> Result<(values::Subnet, bool), String> {
@@ -312,7 +318,14 @@ fn read_tables<'a>(root: &TableReader<'a>, config: &mut Config) -> Vec<TableRead
         tables.push(table);
     }
     if let Some(table) = root.table("s3_web") {
-        config.s3_web = read_s3_web(&table);
+        config.s3_web = read_s3_web(&table, root.has("acme"));
+        tables.push(table);
+    }
+    if let Some(table) = root.table("acme") {
+        config.acme = Some(read_acme(&table));
+        if config.s3_web.as_ref().is_none_or(|web| web.tls.is_none()) {
+            root.refuse("acme", "certificates are for websites: set tls_bind_addr in [s3_web], such as \"[::]:443\"");
+        }
         tables.push(table);
     }
     if let Some(table) = root.table("admin") {
@@ -337,6 +350,8 @@ fn read_s3_api(table: &TableReader<'_>, s3_api: &mut S3Api) {
     }
     table.set_some("root_domain", reader::domain, &mut s3_api.root_domain);
     table.set_some("public_endpoint", reader::url, &mut s3_api.public_endpoint);
+    s3_api.tls = read_tls(table, false);
+    table.set("trusted_proxies", subnets, &mut s3_api.trusted_proxies);
     s3_api.public_endpoint_path_style = s3_api.root_domain.is_none();
     table.set("public_endpoint_path_style", reader::flag, &mut s3_api.public_endpoint_path_style);
     if s3_api.public_endpoint_path_style {
@@ -366,11 +381,75 @@ fn read_k2v_api(table: &TableReader<'_>) -> Option<K2vApi> {
     Some(K2vApi { api_bind_addr: api_bind_addr?, public_endpoint })
 }
 
-fn read_s3_web(table: &TableReader<'_>) -> Option<S3Web> {
+fn read_s3_web(table: &TableReader<'_>, has_acme: bool) -> Option<S3Web> {
     let bind_addr = table.require("bind_addr", reader::listen, "where websites are served, such as \"[::]:3902\"");
     let root_domain = table.get("root_domain", reader::domain);
     let add_host_to_metrics = table.get("add_host_to_metrics", reader::flag).unwrap_or(false);
-    Some(S3Web { bind_addr: bind_addr?, root_domain, add_host_to_metrics })
+    let tls = read_tls(table, has_acme);
+    Some(S3Web { bind_addr: bind_addr?, root_domain, add_host_to_metrics, tls })
+}
+
+/// The keys `tls_*` of a table. `has_acme`: certificates may come from elsewhere than from files.
+fn read_tls(table: &TableReader<'_>, has_acme: bool) -> Option<Tls> {
+    let bind_addr = table.get("tls_bind_addr", reader::listen);
+    let (certificate, key) = (table.get("tls_cert_file", reader::path), table.get("tls_key_file", reader::path));
+    let redirect = table.get("tls_redirect", reader::flag).unwrap_or(false);
+    let alone = |one: &str, other: &str| table.has(one) && !table.has(other);
+    for (one, other) in [("tls_cert_file", "tls_key_file"), ("tls_key_file", "tls_cert_file")] {
+        if alone(one, other) {
+            table.refuse(one, "tls_cert_file and tls_key_file belong together: set both or neither");
+        }
+    }
+    for key in ["tls_cert_file", "tls_redirect"] {
+        if alone(key, "tls_bind_addr") {
+            table.refuse(key, "has no effect without tls_bind_addr, the address that is served with TLS, such as \"[::]:443\"");
+        }
+    }
+    let files = certificate.zip(key);
+    if table.has("tls_bind_addr") && !table.has("tls_cert_file") && !table.has("tls_key_file") && !has_acme {
+        table.refuse("tls_bind_addr", "needs a certificate: set tls_cert_file and tls_key_file, or for websites the table [acme]");
+    }
+    let bind_addr = bind_addr?;
+    let redirect_port = match (redirect, &bind_addr) {
+        (false, _) => None,
+        (true, Listen::Tcp(address)) => Some(address.port()),
+        (true, Listen::Unix(_)) => {
+            table.refuse("tls_redirect", "needs a tls_bind_addr with a port: clients can't be led to a Unix socket");
+            None
+        }
+    };
+    Some(Tls { bind_addr, files, redirect_port })
+}
+
+/// The directory of Let's Encrypt.
+const ACME_DIRECTORY_DEFAULT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+fn read_acme(table: &TableReader<'_>) -> Acme {
+    let directory_url = table.get("directory_url", reader::url).unwrap_or_else(|| ACME_DIRECTORY_DEFAULT.to_owned());
+    let mut contact = Vec::new();
+    for (line, text) in table.lines_of_texts("contact") {
+        let address = text.strip_prefix("mailto:").unwrap_or(&text);
+        match address.split_once('@') {
+            Some((name, domain)) if !name.is_empty() && !domain.is_empty() => contact.push(address.to_owned()),
+            _ => table.refuse_at(line, "contact", format!("{text:?} is no mail address")),
+        }
+    }
+    let challenge = table.get("challenge", acme_challenge);
+    let ca_file = table.get("ca_file", reader::path);
+    let meaning = "set it to true once you have read the terms of the authority at directory_url";
+    let accepted = table.require("accept_terms_of_service", reader::flag, meaning);
+    if accepted == Some(false) {
+        table.refuse("accept_terms_of_service", format!("no authority issues certificates without it: {meaning}, or remove the table"));
+    }
+    Acme { directory_url, contact, challenge, ca_file }
+}
+
+fn acme_challenge(value: &DeValue<'_>) -> Result<AcmeChallenge, String> {
+    match reader::text(value)?.as_str() {
+        "http-01" => Ok(AcmeChallenge::Http01),
+        "tls-alpn-01" => Ok(AcmeChallenge::TlsAlpn01),
+        other => Err(format!("must be \"http-01\" or \"tls-alpn-01\", not {other:?}; or remove the key, then both are tried")),
+    }
 }
 
 fn read_admin(table: &TableReader<'_>, admin: &mut Admin) {
@@ -379,6 +458,7 @@ fn read_admin(table: &TableReader<'_>, admin: &mut Admin) {
     admin.metrics_token = secret_source(table, "metrics_token");
     table.set("metrics_require_token", reader::flag, &mut admin.metrics_require_token);
     table.set_some("trace_sink", reader::url, &mut admin.trace_sink);
+    admin.tls = read_tls(table, false);
 }
 
 fn read_consul(table: &TableReader<'_>) -> Option<ConsulDiscovery> {

@@ -68,6 +68,8 @@ pub struct Config {
     pub allow_world_readable_secrets: bool,
     /// Bucket names with `xn--` labels are allowed.
     pub allow_punycode: bool,
+    /// Our own key: from the end of one run of the buckets' lifecycle rules to the next.
+    pub lifecycle_interval: Duration,
     /// Our own key: connections each HTTP listener holds open at once; more wait in the listen queue.
     pub max_connections: usize,
 
@@ -77,6 +79,8 @@ pub struct Config {
     pub k2v_api: Option<K2vApi>,
     /// Bucket websites; `None`: not served.
     pub s3_web: Option<S3Web>,
+    /// Our own table: certificates for websites from an authority; `None`: only those in files.
+    pub acme: Option<Acme>,
     /// The admin interface, metrics and traces.
     pub admin: Admin,
     /// Peers are looked up in Consul.
@@ -103,6 +107,7 @@ impl Config {
                 bind_addr: Listen::Tcp(loopback(3902)),
                 root_domain: Some("web.localhost".into()),
                 add_host_to_metrics: false,
+                tls: None,
             }),
             admin: Admin { api_bind_addr: Some(Listen::Tcp(loopback(3903))), ..Admin::default() },
             ..Config::with_defaults(metadata_dir, 1, loopback(3901))
@@ -142,10 +147,12 @@ impl Config {
             bootstrap_peers: Vec::new(),
             allow_world_readable_secrets: false,
             allow_punycode: false,
+            lifecycle_interval: Duration::from_secs(24 * 3600),
             max_connections: 4096,
             s3_api: S3Api::new("garage"),
             k2v_api: None,
             s3_web: None,
+            acme: None,
             admin: Admin::default(),
             consul_discovery: None,
             kubernetes_discovery: None,
@@ -201,12 +208,24 @@ pub struct S3Api {
     pub public_endpoint: Option<String>,
     /// Whether clients are told to use path style.
     pub public_endpoint_path_style: bool,
+    /// Our own keys: a second listener, with TLS.
+    pub tls: Option<Tls>,
+    /// Our own key: proxies whose word on a client's address and scheme counts, for conditions of bucket policies.
+    pub trusted_proxies: Vec<Subnet>,
 }
 
 impl S3Api {
     /// No listener, path style.
     pub(super) fn new(region: &str) -> Self {
-        S3Api { api_bind_addr: None, s3_region: region.into(), root_domain: None, public_endpoint: None, public_endpoint_path_style: true }
+        S3Api {
+            api_bind_addr: None,
+            s3_region: region.into(),
+            root_domain: None,
+            public_endpoint: None,
+            public_endpoint_path_style: true,
+            tls: None,
+            trusted_proxies: Vec::new(),
+        }
     }
 }
 
@@ -228,6 +247,41 @@ pub struct S3Web {
     pub root_domain: Option<String>,
     /// Label `host` on web metrics.
     pub add_host_to_metrics: bool,
+    /// Our own keys: a second listener, with TLS.
+    pub tls: Option<Tls>,
+}
+
+/// A second listener of an interface, with TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Listener.
+    pub bind_addr: Listen,
+    /// Certificate chain and private key (PEM); `None`: certificates come from the authority of [`Acme`].
+    pub files: Option<(PathBuf, PathBuf)>,
+    /// The port to which the listener without TLS leads its clients; `None`: it serves them.
+    pub redirect_port: Option<u16>,
+}
+
+/// `[acme]`: a certificate authority that is asked for the certificates of websites (RFC 8555).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// URL of the authority's directory.
+    pub directory_url: String,
+    /// Addresses that the authority may write to.
+    pub contact: Vec<String>,
+    /// The proof that is given; `None`: one after the other, until one is accepted.
+    pub challenge: Option<AcmeChallenge>,
+    /// Certificates (PEM) by which the authority's own server is known; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How the authority is shown that a name leads here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcmeChallenge {
+    /// By a text over HTTP on port 80 (RFC 8555 §8.3).
+    Http01,
+    /// By a certificate over TLS on port 443 (RFC 8737).
+    TlsAlpn01,
 }
 
 /// `[admin]`.
@@ -243,6 +297,8 @@ pub struct Admin {
     pub metrics_require_token: bool,
     /// OTLP collector.
     pub trace_sink: Option<String>,
+    /// Our own keys: a second listener, with TLS.
+    pub tls: Option<Tls>,
 }
 
 /// Which of Consul's interfaces registers the node.

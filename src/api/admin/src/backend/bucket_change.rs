@@ -165,17 +165,10 @@ fn alias_refused(error: ModelError) -> AdminError {
 
 /// Refuses what this release cannot store, rather than ignoring it. Removing rules that cannot be there is fine.
 fn check_unsupported(update: &BucketUpdate) -> Result<(), AdminError> {
-    let routing = update.website_access.as_ref().and_then(|website| website.routing_rules.as_ref());
-    let asked = [
-        ("lifecycleRules", update.lifecycle_rules.as_ref().is_some_and(|rules| !rules.is_empty())),
-        ("routingRules", routing.is_some_and(|rules| !rules.is_empty())),
-    ];
-    match asked.iter().find(|(_, is_asked)| *is_asked) {
-        Some((what, _)) => {
-            Err(AdminError::new(ErrorCode::NotImplemented, format!("UpdateBucket: {what} are not implemented in this release")))
-        }
-        None => Ok(()),
+    if update.lifecycle_rules.as_ref().is_some_and(|rules| !rules.is_empty()) {
+        return Err(AdminError::new(ErrorCode::NotImplemented, "UpdateBucket: lifecycleRules are not implemented in this release"));
     }
+    Ok(())
 }
 
 /// A website as an update describes it.
@@ -214,7 +207,7 @@ fn read_website(update: WebsiteUpdate) -> Result<WebsiteChange, AdminError> {
     }
     let sets_rules = update.routing_rules.is_some();
     let routing_rules = rules::read_routing(update.routing_rules.unwrap_or_default())?;
-    let website = Website { index_document, error_document: update.error_document, routing_rules };
+    let website = Website { index_document, error_document: update.error_document, routing_rules, redirect_all: false };
     Ok(WebsiteChange { website: Some(website), sets_rules })
 }
 
@@ -227,7 +220,8 @@ fn restricts(row: &BucketRow, quotas: Option<Limits>, website: Option<&WebsiteCh
     let is_lower = |new: Option<u64>, old: Option<u64>| new.is_some_and(|new| old.is_none_or(|old| new < old));
     let lowered = quotas
         .is_some_and(|new| is_lower(new.size_max_bytes, row.quotas.size_max_bytes) || is_lower(new.objects_max, row.quotas.objects_max));
-    let closed = website.is_some_and(|new| new.website.is_none() && row.website.is_some());
+    // Visitors must not be led by rules that the owner has just changed, whichever node they come to.
+    let closed = website.is_some_and(|new| row.website.is_some() && (new.website.is_none() || new.sets_rules));
     let narrowed = cors.is_some_and(|rules| !row.cors.is_empty() && rules != row.cors);
     lowered || closed || narrowed
 }

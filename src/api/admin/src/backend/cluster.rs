@@ -12,8 +12,9 @@ use garage_rpc::{
     membership::SpaceLeft,
     status::NodeStatus,
 };
+use garage_util::hlc::SKEW_MAX_MS;
 
-use super::AdminApi;
+use super::{AdminApi, layout_view};
 use crate::{
     AdminError,
     limits::{CONNECT_NODES_MAX, CONNECT_TIMEOUT, LOOKUPS_AT_ONCE},
@@ -25,7 +26,8 @@ impl AdminApi {
         let layout = self.node.cluster.layout();
         let mut known: BTreeMap<NodeId, Option<NodeStatus>> = layout.live_nodes().into_iter().map(|node| (node, None)).collect();
         known.extend(self.node.cluster.status().into_iter().map(|status| (status.node, Some(status))));
-        let nodes = known.into_iter().map(|(id, status)| node_view(id, status.as_ref(), &layout)).collect();
+        let correction_ms = self.node.cluster.clock_correction_ms();
+        let nodes = known.into_iter().map(|(id, status)| node_view(id, status.as_ref(), &layout, correction_ms)).collect();
         ClusterStatus { layout_version: layout.current().version, nodes, refused: self.refused_peers() }
     }
 
@@ -113,7 +115,9 @@ fn count_partitions(layout: &LayoutHistory, up: &BTreeSet<NodeId>, mode: garage_
     counts
 }
 
-fn node_view(id: NodeId, status: Option<&NodeStatus>, layout: &LayoutHistory) -> Node {
+fn node_view(id: NodeId, status: Option<&NodeStatus>, layout: &LayoutHistory, correction_ms: i64) -> Node {
+    // Seen from the clock that most nodes agree on.
+    let ahead_ms = status.and_then(|status| status.clock_ahead_ms).map(|ahead_ms| ahead_ms - correction_ms);
     Node {
         id: id.to_string(),
         garage_version: status.and_then(|status| status.release.clone()),
@@ -126,6 +130,8 @@ fn node_view(id: NodeId, status: Option<&NodeStatus>, layout: &LayoutHistory) ->
         data_partition: status.and_then(|status| status.space.data).map(space_view),
         metadata_partition: status.and_then(|status| status.space.metadata).map(space_view),
         resync_queue_len: None,
+        progress: status.and_then(layout_view::progress),
+        clock_ahead_secs: ahead_ms.filter(|ahead_ms| SKEW_MAX_MS < ahead_ms.unsigned_abs()).map(|ahead_ms| ahead_ms / 1000),
     }
 }
 

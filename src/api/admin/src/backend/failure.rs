@@ -6,6 +6,11 @@ use garage_table::group::TableError;
 
 use crate::{AdminError, ErrorCode};
 
+/// A failure of this node, in its own words.
+pub(super) fn internal(error: impl std::fmt::Display) -> AdminError {
+    AdminError::internal(error.to_string())
+}
+
 impl From<ClientError> for AdminError {
     fn from(error: ClientError) -> AdminError {
         AdminError::new(code_of(&error), error.to_string())
@@ -29,6 +34,10 @@ fn code_of(error: &ClientError) -> ErrorCode {
         | ClientError::InvalidKey(_)
         | ClientError::Invalid(_)
         | ClientError::NoSuchUpload
+        | ClientError::NoSuchVersion
+        | ClientError::IsDeleteMarker
+        | ClientError::Locked
+        | ClientError::InvalidBucketState(_)
         | ClientError::PreconditionFailed { .. }
         | ClientError::QuotaExceeded { .. }
         | ClientError::InvalidPart { .. }
@@ -36,7 +45,8 @@ fn code_of(error: &ClientError) -> ErrorCode {
         | ClientError::PartTooSmall { .. }
         | ClientError::TooLarge { .. }
         | ClientError::BadChecksum(_)
-        | ClientError::BadDigest(_) => ErrorCode::InvalidRequest,
+        | ClientError::BadDigest(_)
+        | ClientError::KeyNeeded => ErrorCode::InvalidRequest,
     }
 }
 

@@ -10,8 +10,8 @@ use super::{AdminApi, layout_view};
 use crate::{
     AdminError,
     types::{
-        Layout, LayoutApply, LayoutHistory, LayoutPreview, LayoutUpdate, RoleChange, SkipDeadNodes, SkippedNodes,
-        ZoneRedundancy as WantedRedundancy,
+        Layout, LayoutApply, LayoutHistory, LayoutPreview, LayoutUpdate, RecoverLayout, RecoveredLayout, RoleChange, SkipDeadNodes,
+        SkippedNodes, ZoneRedundancy as WantedRedundancy,
     },
 };
 
@@ -21,7 +21,7 @@ impl AdminApi {
     }
 
     pub(super) fn layout_history(&self) -> LayoutHistory {
-        layout_view::history(&self.node.cluster.layout())
+        layout_view::history(&self.node.cluster.layout(), &self.node.cluster.status())
     }
 
     /// Stages all changes or none.
@@ -70,6 +70,21 @@ impl AdminApi {
     pub(super) async fn revert_layout(&self) -> Result<Layout, AdminError> {
         self.node.cluster.revert_layout().await?;
         Ok(self.layout())
+    }
+
+    /// Tells what is left; applies the staged changes by force if the loss is accepted.
+    pub(super) async fn recover_layout(&self, recover: RecoverLayout) -> Result<RecoveredLayout, AdminError> {
+        let copies = self.node.syncer.count_copies().await;
+        let applied = if recover.accept_loss { Some(self.node.cluster.force_layout().await?) } else { None };
+        let numbers = |partitions: Vec<u8>| partitions.into_iter().map(u64::from).collect();
+        Ok(RecoveredLayout {
+            sound_partitions: copies.sound_count as u64,
+            doubtful_partitions: numbers(copies.doubtful),
+            partitions_without_copy: numbers(copies.without_copy),
+            silent_nodes: copies.silent.iter().map(NodeId::to_string).collect(),
+            forced_version: applied.as_ref().map(|applied| applied.version),
+            message: applied.map(|applied| applied.report.lines()).unwrap_or_default(),
+        })
     }
 
     pub(super) async fn skip_dead_nodes(&self, skip: SkipDeadNodes) -> Result<SkippedNodes, AdminError> {

@@ -5,10 +5,11 @@ use garage_rpc::layout::{
     LayoutHistory as History, LayoutReport, LayoutVersion as Version, NodeReport, RoleChange as Change, VersionStatus, ZoneRedundancy,
     ZoneReport,
 };
+use garage_rpc::status::NodeStatus;
 
 use crate::types::{
-    Layout, LayoutHistory, LayoutParameters, LayoutRole, LayoutStatistics, LayoutVersion, LayoutVersionStatus, NodeStatisticsInLayout,
-    RoleChange, Trackers, ZoneRedundancy as WantedRedundancy, ZoneStatistics,
+    Layout, LayoutHistory, LayoutParameters, LayoutRole, LayoutStatistics, LayoutVersion, LayoutVersionStatus, NodeProgress,
+    NodeStatisticsInLayout, RoleChange, Trackers, ZoneRedundancy as WantedRedundancy, ZoneStatistics,
 };
 
 /// The current version and what is staged on it.
@@ -60,7 +61,7 @@ fn role_change(node: NodeId, change: &Change) -> Option<RoleChange> {
 }
 
 /// All versions that are remembered, and how far nodes are while several live.
-pub(super) fn history(history: &History) -> LayoutHistory {
+pub(super) fn history(history: &History, statuses: &[NodeStatus]) -> LayoutHistory {
     let versions = history.summaries().into_iter().map(|line| LayoutVersion {
         version: line.version,
         status: match line.status {
@@ -81,7 +82,22 @@ pub(super) fn history(history: &History) -> LayoutHistory {
         min_ack: history.min_ack(),
         versions: versions.collect(),
         update_trackers: (history.oldest_live() < history.current().version).then(trackers),
+        progress: statuses.iter().filter_map(|status| Some((status.node.to_string(), progress(status)?))).collect(),
     }
+}
+
+/// How far a node is; `None`: it has nothing to bring.
+pub(super) fn progress(status: &NodeStatus) -> Option<NodeProgress> {
+    let work = status.work;
+    let is_busy = work.synced_count < work.needed_count || 0 < work.recovering_count || 0 < work.queued_blocks_count;
+    is_busy.then_some(NodeProgress {
+        version: work.version,
+        partitions_needed: work.needed_count.into(),
+        partitions_synced: work.synced_count.into(),
+        partitions_recovering: work.recovering_count.into(),
+        blocks_queued: work.queued_blocks_count,
+        bytes_left: work.queued_blocks_count.saturating_mul(status.work.block_len_bytes.into()),
+    })
 }
 
 /// A computation in numbers.

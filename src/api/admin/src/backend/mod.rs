@@ -2,7 +2,7 @@
 //!
 //! [`AdminApi::call`] takes a payload and gives an answer, both JSON; the HTTP front, the calls of other nodes and of the command line
 //! all end there. Reading order: this file (the way in and the table of handlers), `nodes` (calls that run on several nodes), `cluster`,
-//! `layout`, `keys`, `buckets`, `bucket_change`, `uploads`, `node_info`, `failure` (errors of the services as those of the interface).
+//! `layout`, `keys`, `buckets`, `bucket_change`, `uploads`, `node_info`, `maintenance`, `maintenance_blocks`, `variables`, `failure` (errors of the services as those of the interface).
 
 mod bucket_change;
 mod buckets;
@@ -11,11 +11,14 @@ mod failure;
 mod keys;
 mod layout;
 mod layout_view;
+mod maintenance;
+mod maintenance_blocks;
 mod node_info;
 mod nodes;
 mod rules;
 mod statistics;
 mod uploads;
+mod variables;
 
 use std::sync::Arc;
 
@@ -117,6 +120,7 @@ impl AdminApi {
         self.cluster_handler(name, &payload, context)
             .or_else(|| self.key_handler(name, &payload, context))
             .or_else(|| self.bucket_handler(name, &payload, context))
+            .or_else(|| self.maintenance_handler(name, &payload, context))
     }
 
     fn cluster_handler<'a>(&'a self, name: &str, payload: &Value, context: RequestContext) -> Option<Handling<'a>> {
@@ -131,12 +135,59 @@ impl AdminApi {
             "PreviewClusterLayoutChanges" => handle::<endpoint::PreviewClusterLayoutChanges, _>(payload, |_| self.preview_layout()),
             "ApplyClusterLayout" => handle::<endpoint::ApplyClusterLayout, _>(payload, |wanted| self.apply_layout(wanted.version)),
             "RevertClusterLayout" => handle::<endpoint::RevertClusterLayout, _>(payload, |_| self.revert_layout()),
+            "RecoverClusterLayout" => handle::<endpoint::RecoverClusterLayout, _>(payload, |recover| self.recover_layout(recover)),
             "ClusterLayoutSkipDeadNodes" => handle::<endpoint::ClusterLayoutSkipDeadNodes, _>(payload, |skip| self.skip_dead_nodes(skip)),
             "GetNodeInfo" => handle::<endpoint::GetNodeInfo, _>(payload, move |request| {
                 self.on_nodes::<endpoint::GetNodeInfo, _, _, _>(request, context, |_| async { Ok(self.node_info()) })
             }),
             "GetNodeStatistics" => handle::<endpoint::GetNodeStatistics, _>(payload, move |request| {
                 self.on_nodes::<endpoint::GetNodeStatistics, _, _, _>(request, context, |_| self.node_statistics())
+            }),
+            _ => return None,
+        })
+    }
+
+    fn maintenance_handler<'a>(&'a self, name: &str, payload: &Value, context: RequestContext) -> Option<Handling<'a>> {
+        Some(match name {
+            "CreateMetadataSnapshot" => handle::<endpoint::CreateMetadataSnapshot, _>(payload, move |request| {
+                self.on_nodes::<endpoint::CreateMetadataSnapshot, _, _, _>(request, context, |_| self.create_snapshot())
+            }),
+            "LaunchRepairOperation" => handle::<endpoint::LaunchRepairOperation, _>(payload, move |request| {
+                self.on_nodes::<endpoint::LaunchRepairOperation, _, _, _>(request, context, |repair| self.launch_repair(repair.repair_type))
+            }),
+            "ListWorkers" => handle::<endpoint::ListWorkers, _>(payload, move |request| {
+                self.on_nodes::<endpoint::ListWorkers, _, _, _>(
+                    request,
+                    context,
+                    move |filter| async move { Ok(self.list_workers(filter)) },
+                )
+            }),
+            "GetWorkerInfo" => handle::<endpoint::GetWorkerInfo, _>(payload, move |request| {
+                self.on_nodes::<endpoint::GetWorkerInfo, _, _, _>(
+                    request,
+                    context,
+                    move |worker| async move { self.worker_info(worker.id) },
+                )
+            }),
+            "GetWorkerVariable" => handle::<endpoint::GetWorkerVariable, _>(payload, move |request| {
+                self.on_nodes::<endpoint::GetWorkerVariable, _, _, _>(request, context, move |which| async move {
+                    self.variables(which.variable)
+                })
+            }),
+            "SetWorkerVariable" => handle::<endpoint::SetWorkerVariable, _>(payload, move |request| {
+                self.on_nodes::<endpoint::SetWorkerVariable, _, _, _>(request, context, |variable| self.set_variable(variable))
+            }),
+            "ListBlockErrors" => handle::<endpoint::ListBlockErrors, _>(payload, move |request| {
+                self.on_nodes::<endpoint::ListBlockErrors, _, _, _>(request, context, |_| self.list_block_errors())
+            }),
+            "GetBlockInfo" => handle::<endpoint::GetBlockInfo, _>(payload, move |request| {
+                self.on_nodes::<endpoint::GetBlockInfo, _, _, _>(request, context, |block| self.block_info(block.block_hash))
+            }),
+            "RetryBlockResync" => handle::<endpoint::RetryBlockResync, _>(payload, move |request| {
+                self.on_nodes::<endpoint::RetryBlockResync, _, _, _>(request, context, |which| self.retry_blocks(which))
+            }),
+            "PurgeBlocks" => handle::<endpoint::PurgeBlocks, _>(payload, move |request| {
+                self.on_nodes::<endpoint::PurgeBlocks, _, _, _>(request, context, move |hashes| self.purge_blocks(hashes, context))
             }),
             _ => return None,
         })

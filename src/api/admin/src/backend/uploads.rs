@@ -87,7 +87,7 @@ impl AdminApi {
         let (mut deleted, mut after) = (0, None);
         loop {
             let page = self.uploads_after(&bucket, after.as_ref(), CLEANUP_PAGE_UPLOADS, context).await?;
-            for upload in page.iter().filter(|upload| upload.row.initiated_ms <= limit_ms) {
+            for upload in page.iter().filter(|upload| upload.summary.initiated_ms <= limit_ms) {
                 match self.node.uploads.abort(&bucket, &upload.key, upload.id, context).await {
                     Ok(()) => deleted += 1,
                     Err(ModelError::Client(ClientError::NoSuchUpload)) => {}

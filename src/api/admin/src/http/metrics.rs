@@ -2,88 +2,37 @@
 //!
 //! Names and labels are those that dashboards know: counters without the suffix `_total`, node ids shortened to 16 digits.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
+use garage_api_common::metrics::{Labels, RequestMetrics};
 use garage_rpc::{layout::Role, membership::SpaceLeft};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text::encode},
-    metrics::{MetricType, TypedMetric, family::Family, histogram::Histogram},
+    encoding::{DescriptorEncoder, text::encode},
+    metrics::MetricType,
     registry::Registry,
 };
 
 use crate::{AdminApi, find_endpoint, types::HealthStatus};
 
-/// Upper bounds of all duration histograms, in seconds.
-const DURATION_BOUNDS_S: [f64; 32] = [
-    0.001, 0.0015, 0.002, 0.003, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0,
-    7.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0,
-];
-
-type Labels = Vec<(&'static str, String)>;
-
-/// A counter that is written without the suffix `_total`.
-#[derive(Clone, Debug, Default)]
-struct PlainCounter(Arc<AtomicU64>);
-
-impl PlainCounter {
-    fn increase(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-impl EncodeMetric for PlainCounter {
-    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
-        // The encoder adds the suffix to counters only, and a gauge's line is otherwise the same.
-        encoder.encode_gauge(&self.0.load(Ordering::Relaxed))
-    }
-    fn metric_type(&self) -> MetricType {
-        MetricType::Counter
-    }
-}
-impl TypedMetric for PlainCounter {
-    const TYPE: MetricType = MetricType::Counter;
-}
-
-/// All metrics of this front.
+/// All metrics of this node.
 pub(super) struct Metrics {
     registry: Registry,
-    requests: Family<Labels, PlainCounter>,
-    errors: Family<Labels, PlainCounter>,
-    durations: Family<Labels, Histogram, fn() -> Histogram>,
-}
-
-fn duration_histogram() -> Histogram {
-    Histogram::new(DURATION_BOUNDS_S.into_iter().chain([100.0]))
+    requests: RequestMetrics,
 }
 
 impl Metrics {
-    pub(super) fn new(api: &AdminApi) -> Metrics {
-        let mut registry = Registry::default();
-        let (requests, errors) = (Family::default(), Family::default());
-        let durations: Family<Labels, Histogram, fn() -> Histogram> = Family::new_with_constructor(duration_histogram);
-        registry.register("api_admin_request_counter", "Finished requests to the admin API over HTTP", requests.clone());
-        registry.register("api_admin_error_counter", "Of these, those answered with an error", errors.clone());
-        registry.register("api_admin_request_duration", "Seconds until the answer", durations.clone());
+    /// `registry` holds what the other fronts count.
+    pub(super) fn new(api: &AdminApi, mut registry: Registry) -> Metrics {
+        let requests = RequestMetrics::register(&mut registry, "api_admin", "requests to the admin API over HTTP");
         registry.register_collector(Box::new(NodeCollector(api.clone())));
-        Metrics { registry, requests, errors, durations }
+        Metrics { registry, requests }
     }
 
     /// Counts a finished request.
     pub(super) fn note_request(&self, path: &str, status: u16, took: Duration) {
-        let endpoint = vec![("api_endpoint", label_of_path(path).to_string())];
-        self.requests.get_or_create(&endpoint).increase();
-        self.durations.get_or_create(&endpoint).observe(took.as_secs_f64());
-        if 400 <= status {
-            let labels = endpoint.into_iter().chain([("status_code", status.to_string())]).collect();
-            self.errors.get_or_create(&labels).increase();
-        }
+        let failure = (400 <= status).then(|| status.to_string());
+        self.requests.note(vec![("api_endpoint", label_of_path(path).to_string())], failure, took);
     }
 
     pub(super) fn text(&self) -> Result<String, fmt::Error> {
@@ -116,8 +65,7 @@ impl Collector for NodeCollector {
         self.disks(&mut encoder)?;
         self.health(&mut encoder)?;
         self.layout_nodes(&mut encoder)?;
-        let free_kb = self.0.node().blocks.ram_buffer_free_bytes() as u64 / 1024;
-        gauge(&mut encoder, "block_ram_buffer_free_kb", "KiB left of block_ram_buffer_max", free_kb)
+        super::metrics_blocks::encode(&mut encoder, self.0.node())
     }
 }
 
@@ -187,7 +135,7 @@ fn node_labels(node: garage_net::NodeId, role: Option<&Role>) -> Labels {
     labels
 }
 
-fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
+pub(super) fn gauge(encoder: &mut DescriptorEncoder, name: &str, help: &str, value: u64) -> fmt::Result {
     encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)
 }
 

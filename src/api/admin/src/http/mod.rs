@@ -2,9 +2,10 @@
 //!
 //! Order of checks, as clients know it: route, parameters, body, authorization, endpoint. So a malformed request is told so without a
 //! token; it says nothing about the cluster. Reading order: this file (routes and answers), `token` (who may), `probes` (`/health` and
-//! `/check`), `metrics`.
+//! `/check`), `metrics`, `metrics_blocks`.
 
 mod metrics;
+mod metrics_blocks;
 mod probes;
 mod token;
 
@@ -17,6 +18,7 @@ use garage_api_common::{
     http::{Body, HttpService, RequestBody, RequestContext as Connection, full_body},
     query::Query,
 };
+use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 pub use token::AdminHttpOptions;
@@ -39,9 +41,9 @@ pub struct AdminHttp {
 }
 
 impl AdminHttp {
-    /// A front for `api`. Tokens are kept as hashes only.
-    pub fn new(api: AdminApi, options: AdminHttpOptions) -> AdminHttp {
-        AdminHttp { metrics: Metrics::new(&api), tokens: Tokens::new(&options), api }
+    /// A front for `api`. Tokens are kept as hashes only. `registry` holds what the node's other fronts count; `/metrics` tells it.
+    pub fn new(api: AdminApi, options: AdminHttpOptions, registry: Registry) -> AdminHttp {
+        AdminHttp { metrics: Metrics::new(&api, registry), tokens: Tokens::new(&options), api }
     }
 
     /// Answers a request whose body was read already. Never fails: errors are answers too.

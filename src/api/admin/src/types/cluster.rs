@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::NodeProgress;
+
 /// Nodes of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -56,6 +58,12 @@ pub struct Node {
     /// Blocks waiting to be fetched or handed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resync_queue_len: Option<u64>,
+    /// How far it is with a layout change or a loss; an addition of ours, absent when it has nothing to bring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<NodeProgress>,
+    /// By how many seconds its clock is ahead of most others (negative: behind), if that is more than a minute; an addition of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_secs: Option<i64>,
 }
 
 /// What a node is for.

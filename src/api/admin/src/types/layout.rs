@@ -221,6 +221,9 @@ pub struct LayoutHistory {
     pub versions: Vec<LayoutVersion>,
     /// By node, while several versions live.
     pub update_trackers: Option<BTreeMap<String, Trackers>>,
+    /// How far the nodes are that have something to bring, by node; an addition of ours, absent when there are none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub progress: BTreeMap<String, NodeProgress>,
 }
 
 /// One version.
@@ -248,6 +251,24 @@ pub enum LayoutVersionStatus {
     Historical,
 }
 
+/// How far a node is with what a layout change, or a loss, asks of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeProgress {
+    /// The layout version it moves to.
+    pub version: u64,
+    /// Partitions it has to bring for that version, of 256.
+    pub partitions_needed: u64,
+    /// Those of them whose rows it has.
+    pub partitions_synced: u64,
+    /// Partitions in which its answers do not count, because it lost rows and is not refilled yet.
+    pub partitions_recovering: u64,
+    /// Blocks that it should have and that are to be looked at.
+    pub blocks_queued: u64,
+    /// About how many bytes those are.
+    pub bytes_left: u64,
+}
+
 /// How far a node is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -258,6 +279,33 @@ pub struct Trackers {
     pub sync: u64,
     /// It knows that all have.
     pub sync_ack: u64,
+}
+
+/// Goes on with what is left after too much was lost; an addition of ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoverLayout {
+    /// What was acknowledged may be lost, and that is accepted; without it, nothing is changed.
+    #[serde(default)]
+    pub accept_loss: bool,
+}
+
+/// What is left, and what was done about it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveredLayout {
+    /// Partitions of which enough whole copies answered: nothing is lost there.
+    pub sound_partitions: u64,
+    /// Partitions with too few whole copies: what was acknowledged last may be lost.
+    pub doubtful_partitions: Vec<u64>,
+    /// Partitions without any whole copy.
+    pub partitions_without_copy: Vec<u64>,
+    /// Storage nodes that did not answer.
+    pub silent_nodes: Vec<String>,
+    /// The layout version that was forced; `null`: none was.
+    pub forced_version: Option<u64>,
+    /// The computation of that version.
+    pub message: Vec<String>,
 }
 
 /// Stops waiting for dead nodes.

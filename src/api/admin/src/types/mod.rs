@@ -21,8 +21,8 @@ pub use cluster::{ClusterHealth, ClusterStatistics, ClusterStatus, ConnectResult
 pub use key::{Key, KeyBucket, KeyImport, KeyItem, KeyPermissions, KeySearch, KeyUpdate};
 pub use layout::{
     ApplyVersion, Layout, LayoutApply, LayoutHistory, LayoutParameters, LayoutPreview, LayoutRole, LayoutStatistics, LayoutUpdate,
-    LayoutVersion, LayoutVersionStatus, NodeStatisticsInLayout, RoleChange, SkipDeadNodes, SkippedNodes, Trackers, ZoneRedundancy,
-    ZoneStatistics,
+    LayoutVersion, LayoutVersionStatus, NodeProgress, NodeStatisticsInLayout, RecoverLayout, RecoveredLayout, RoleChange, SkipDeadNodes,
+    SkippedNodes, Trackers, ZoneRedundancy, ZoneStatistics,
 };
 pub use node::{
     BlockBacklink, BlockError, BlockInfo, BlockManagerStatistics, BlockName, BlockVersion, ConnectionParameters, LaunchRepair, NodeInfo,

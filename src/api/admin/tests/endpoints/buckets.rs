@@ -131,7 +131,9 @@ fn settings_change_together_or_not_at_all() {
         assert_eq!(admin.ok("UpdateBucket", update(json!({"corsRules": []}))).await, changed);
         let routing = json!([{"Condition": null, "Redirect": {"HostName": "example.org", "HttpRedirectCode": 301}}]);
         let with_routing = json!({"websiteAccess": {"enabled": true, "indexDocument": "i.html", "routingRules": routing}});
-        admin.refused("UpdateBucket", update(with_routing), ErrorCode::NotImplemented, "routingRules").await;
+        assert_eq!(admin.ok("UpdateBucket", update(with_routing)).await["websiteConfig"]["routingRules"], routing);
+        let without = json!({"websiteAccess": {"enabled": true, "indexDocument": "index.html", "errorDocument": "404.html"}});
+        assert_eq!(admin.ok("UpdateBucket", update(without)).await["websiteConfig"]["routingRules"], routing, "what is not named stays");
 
         let partly = admin.ok("UpdateBucket", update(json!({"quotas": {"maxObjects": 9}}))).await;
         assert_eq!((&partly["quotas"], &partly["websiteAccess"]), (&json!({"maxSize": null, "maxObjects": 9}), &json!(true)));

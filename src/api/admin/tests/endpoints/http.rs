@@ -18,7 +18,7 @@ impl Front {
     async fn start() -> Front {
         let admin = Admin::one_node().await;
         let options = AdminHttpOptions { admin_token: Some("admin-secret".into()), ..AdminHttpOptions::default() };
-        Front { http: AdminHttp::new(admin.api.clone(), options), admin }
+        Front { http: AdminHttp::new(admin.api.clone(), options, Default::default()), admin }
     }
 
     async fn send(&self, method: Method, uri: &str, authorization: Option<&[u8]>, body: &str) -> Response<Bytes> {

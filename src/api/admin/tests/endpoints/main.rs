@@ -5,6 +5,7 @@ mod cluster;
 mod http;
 mod keys;
 mod layout;
+mod maintenance;
 mod schema;
 mod support;
 mod uploads;

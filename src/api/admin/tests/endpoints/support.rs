@@ -60,6 +60,11 @@ impl Admin {
         Admin { cluster, api }
     }
 
+    /// Administers node 0 as it is now, after it was started again.
+    pub fn readminister(&mut self) {
+        self.api = AdminApi::new(self.cluster.node(0).clone(), options());
+    }
+
     /// An answer, which is of the documented shape.
     pub async fn ok(&self, endpoint: &str, payload: Value) -> Value {
         let answer = self.api.call(endpoint, payload.clone()).await;

@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Body, HttpService, Peer, RequestBody, RequestContext, RequestIds, ServerOptions,
     io::{ConnectionIo, Protocol},
-    listener::Accepted,
+    stream::Accepted,
+    tls::handshake,
 };
 use crate::limits::{CONNECTION_BUFFER_MAX_BYTES, HEADER_COUNT_MAX, HEADER_SECTION_MAX_BYTES, HTTP2_STREAM_COUNT_MAX};
 
@@ -132,15 +133,23 @@ impl Drop for InFlight {
 /// Serves a connection until it ends, is idle for too long, makes room for another, or the server stops.
 pub(super) async fn run(shared: Arc<Shared>, stream: Accepted, peer: Peer) {
     let activity = Arc::new(Activity::new(shared.clone()));
-    let sniffed = tokio::select! {
+    let opened = tokio::select! {
         biased;
         // Nothing was asked yet, so nothing is lost.
         () = shared.draining.cancelled() => return,
         () = activity.close.cancelled() => return,
-        sniffed = tokio::time::timeout(shared.options.header_read_timeout, ConnectionIo::sniff(stream)) => sniffed,
+        opened = open(&shared.options, stream) => opened,
     };
-    let Ok(Ok((io, protocol))) = sniffed else { return };
-    let service = ConnectionService { shared: shared.clone(), activity: activity.clone(), peer };
+    let (io, protocol) = match opened {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::debug!(%error, "a connection ended before its first request");
+            return;
+        }
+    };
+    let secure = shared.options.tls.is_some();
+    let service = ConnectionService { shared: shared.clone(), activity: activity.clone(), peer, secure };
     let io = TokioIo::new(io);
     match protocol {
         Protocol::Http1 => {
@@ -152,6 +161,20 @@ pub(super) async fn run(shared: Arc<Shared>, stream: Accepted, peer: Peer) {
             watch(&shared, &activity, builder.serve_connection(io, service), http2::Connection::graceful_shutdown).await;
         }
     }
+}
+
+/// TLS if the listener has it, then the client's first bytes. `None`: nothing is to be served.
+async fn open(options: &ServerOptions, stream: Accepted) -> std::io::Result<Option<(ConnectionIo, Protocol)>> {
+    let patience = options.header_read_timeout;
+    let stream = match &options.tls {
+        None => stream,
+        Some(choice) => match handshake(stream, choice, patience).await? {
+            Some(stream) => stream,
+            None => return Ok(None),
+        },
+    };
+    let sniffed = tokio::time::timeout(patience, ConnectionIo::sniff(stream)).await;
+    sniffed.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())).map(Some)
 }
 
 fn http1_builder(options: &ServerOptions) -> http1::Builder {
@@ -228,6 +251,7 @@ struct ConnectionService {
     shared: Arc<Shared>,
     activity: Arc<Activity>,
     peer: Peer,
+    secure: bool,
 }
 
 impl Service<Request<Incoming>> for ConnectionService {
@@ -238,7 +262,7 @@ impl Service<Request<Incoming>> for ConnectionService {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = self.activity.begin();
         let ids = RequestIds::generate(&self.shared.runtime, &self.shared.options.host_id);
-        let context = RequestContext { peer: self.peer, ids: ids.clone() };
+        let context = RequestContext { peer: self.peer, secure: self.secure, ids: ids.clone() };
         let runtime = self.shared.runtime.clone();
         let client_waits =
             request.headers().get(header::EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::listener::Accepted;
+use super::stream::Accepted;
 use crate::limits::WRITE_STALL_TIMEOUT;
 
 /// How long a closing connection goes on reading what the client had already sent.
@@ -49,10 +49,7 @@ impl ConnectionIo {
         let mut buffer = [0; HTTP2_PREFACE.len()];
         let mut len = 0;
         while len < buffer.len() && HTTP2_PREFACE.starts_with(&buffer[..len]) {
-            let count = match &mut stream {
-                Accepted::Tcp(stream) => stream.read(&mut buffer[len..]).await?,
-                Accepted::Unix(stream) => stream.read(&mut buffer[len..]).await?,
-            };
+            let count = stream.read(&mut buffer[len..]).await?;
             if count == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -63,17 +60,8 @@ impl ConnectionIo {
         Ok((ConnectionIo { stream, prefix, stalled: None, linger: None }, protocol))
     }
 
-    fn reader(&mut self) -> Pin<&mut (dyn AsyncRead + Send + Unpin)> {
-        match &mut self.stream {
-            Accepted::Tcp(stream) => Pin::new(stream),
-            Accepted::Unix(stream) => Pin::new(stream),
-        }
-    }
-    fn writer(&mut self) -> Pin<&mut (dyn AsyncWrite + Send + Unpin)> {
-        match &mut self.stream {
-            Accepted::Tcp(stream) => Pin::new(stream),
-            Accepted::Unix(stream) => Pin::new(stream),
-        }
+    fn stream(&mut self) -> Pin<&mut Accepted> {
+        Pin::new(&mut self.stream)
     }
 
     /// Turns a write that waits for too long into an error.
@@ -90,7 +78,7 @@ impl ConnectionIo {
 impl AsyncRead for ConnectionIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.prefix.is_empty() {
-            return self.reader().poll_read(cx, buffer);
+            return self.stream().poll_read(cx, buffer);
         }
         let count = self.prefix.len().min(buffer.remaining());
         buffer.put_slice(&self.prefix[..count]);
@@ -101,23 +89,23 @@ impl AsyncRead for ConnectionIo {
 
 impl AsyncWrite for ConnectionIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = self.writer().poll_write(cx, bytes);
+        let written = self.stream().poll_write(cx, bytes);
         self.watch(cx, written)
     }
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let written = self.writer().poll_write_vectored(cx, bytes);
+        let written = self.stream().poll_write_vectored(cx, bytes);
         self.watch(cx, written)
     }
     fn is_write_vectored(&self) -> bool {
         true
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = self.writer().poll_flush(cx);
+        let flushed = self.stream().poll_flush(cx);
         self.watch(cx, flushed)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.linger.is_none() {
-            std::task::ready!(self.writer().poll_shutdown(cx))?;
+            std::task::ready!(self.stream().poll_shutdown(cx))?;
             let deadline = Box::pin(tokio::time::sleep_until(Instant::now() + LINGER_TIMEOUT));
             self.linger = Some(Linger { deadline, read_bytes: 0 });
         }
@@ -125,7 +113,7 @@ impl AsyncWrite for ConnectionIo {
         let mut waste = [0; 8192];
         loop {
             let mut buffer = ReadBuf::new(&mut waste);
-            let read = self.reader().poll_read(cx, &mut buffer);
+            let read = self.stream().poll_read(cx, &mut buffer);
             let count = buffer.filled().len();
             let Some(linger) = &mut self.linger else { return Poll::Ready(Ok(())) };
             linger.read_bytes += count;

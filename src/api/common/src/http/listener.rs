@@ -8,9 +8,9 @@ use std::{
 };
 
 use garage_util::config::Listen;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 
-use super::Peer;
+use super::{Peer, stream::Accepted};
 use crate::limits::LISTEN_BACKLOG_COUNT;
 
 /// An address to listen on.
@@ -100,12 +100,6 @@ pub struct Listener {
 enum Socket {
     Tcp(TcpListener),
     Unix { listener: UnixListener, path: PathBuf },
-}
-
-/// An accepted connection.
-pub(super) enum Accepted {
-    Tcp(TcpStream),
-    Unix(UnixStream),
 }
 
 impl Listener {

@@ -1,15 +1,19 @@
 //! The server shell under every HTTP interface: listener, limits, connections, shutdown, request ids.
 //!
 //! Reading order: this file (what a service sees), `listener` (addresses), `server` (accepting and draining), `connection` (one connection's
-//! life), `io` (write time-outs and lingering close), `request_body` (bodies that nobody read to their end).
+//! life), `tls` (certificates), `stream` and `io` (what carries bytes, write time-outs, lingering close), `request_body` (bodies that
+//! nobody read to their end), `redirect` (from HTTP to HTTPS).
 
 mod connection;
 mod io;
 mod listener;
+mod redirect;
 mod request_body;
 mod server;
+mod stream;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -21,6 +25,7 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBod
 use hyper::body::Frame;
 
 pub use listener::{BindError, ListenAddress, Listener};
+pub use redirect::RedirectToHttps;
 pub use request_body::RequestBody;
 pub use server::{ServerOptions, serve};
 
@@ -75,6 +80,8 @@ pub enum Peer {
 pub struct RequestContext {
     /// The other end.
     pub peer: Peer,
+    /// It came over TLS.
+    pub secure: bool,
     /// The request's ids; the shell puts them into the headers of every answer.
     pub ids: RequestIds,
 }

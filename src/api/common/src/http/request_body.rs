@@ -28,6 +28,10 @@ impl RequestBody {
     pub(super) fn new(incoming: Incoming, runtime: Runtime, client_waits: bool) -> RequestBody {
         RequestBody { incoming: Some(incoming), runtime, client_waits }
     }
+    /// The body of a request that has none, for services that are called without a connection.
+    pub fn none(runtime: Runtime) -> RequestBody {
+        RequestBody { incoming: None, runtime, client_waits: false }
+    }
     /// Whether the request has no body at all.
     pub fn is_empty(&self) -> bool {
         self.incoming.as_ref().is_none_or(|incoming| incoming.is_end_stream())

@@ -11,11 +11,12 @@ use super::{
     HttpService,
     connection::{self, IdleConnections, Shared},
     listener::Listener,
+    tls::TlsChoice,
 };
 use crate::limits::{CONNECTION_COUNT_MAX, HEADER_READ_TIMEOUT, IDLE_TIMEOUT};
 
 /// How a server treats its connections.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServerOptions {
     /// `x-amz-id-2` of every answer.
     pub host_id: String,
@@ -27,6 +28,8 @@ pub struct ServerOptions {
     pub idle_timeout: Duration,
     /// For requests under way when the server stops.
     pub drain_timeout: Duration,
+    /// What TLS handshakes are answered with; `None`: without TLS.
+    pub tls: Option<Arc<dyn TlsChoice>>,
 }
 impl Default for ServerOptions {
     fn default() -> ServerOptions {
@@ -36,6 +39,7 @@ impl Default for ServerOptions {
             header_read_timeout: HEADER_READ_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
             drain_timeout: Duration::from_secs(10),
+            tls: None,
         }
     }
 }
@@ -79,7 +83,7 @@ pub async fn serve(listener: Listener, service: Arc<dyn HttpService>, runtime: R
     }
 }
 
-type Accepted = (super::listener::Accepted, super::Peer, OwnedSemaphorePermit);
+type Accepted = (super::stream::Accepted, super::Peer, OwnedSemaphorePermit);
 
 async fn accept(listener: &Listener, shared: &Shared, places: &Arc<Semaphore>) -> Option<Accepted> {
     match listener.accept().await {

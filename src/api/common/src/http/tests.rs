@@ -13,7 +13,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Body, HttpService, ListenAddress, Listener, RequestBody, RequestContext, ServerOptions, full_body, serve};
+use super::{
+    Body, HttpService, ListenAddress, Listener, RequestBody, RequestContext, ServerOptions, full_body, serve,
+    tls::{CertificateFiles, TlsChoice},
+};
 use crate::error::S3Error;
 
 /// `/echo` sends the body back, `/wait` answers when told, everything else is refused without a look at the body.
@@ -263,4 +266,92 @@ async fn a_unix_socket_serves_too() {
     assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
     stop.cancel();
     server.await.unwrap();
+}
+
+/// A self-signed certificate for `localhost` and its key, written into `folder`; gives the certificate for clients to trust.
+fn write_certificate(folder: &std::path::Path) -> rustls::pki_types::CertificateDer<'static> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(folder.join("cert.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+    certificate.der().clone()
+}
+
+/// A handshake by a client that trusts only `certificate`.
+async fn connect_with_tls(
+    address: SocketAddr,
+    certificate: &rustls::pki_types::CertificateDer<'static>,
+    protocol: &[u8],
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    connector.connect("localhost".try_into().unwrap(), TcpStream::connect(address).await?).await
+}
+
+#[tokio::test]
+async fn a_certificate_in_files_is_served_over_both_protocols_and_read_again_when_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = write_certificate(folder.path());
+    let (runtime, _tasks) = Runtime::real();
+    let files = CertificateFiles::open(&folder.path().join("cert.pem"), &folder.path().join("key.pem"), &runtime).await.unwrap();
+    let tls: Arc<dyn TlsChoice> = files;
+    let served = start(ServerOptions { tls: Some(tls), ..ServerOptions::default() }).await;
+    let mut stream = connect_with_tls(served.address, &certificate, b"http/1.1").await.unwrap();
+    stream.write_all(b"PUT /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+    let mut answer = vec![0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 200");
+
+    let stream = connect_with_tls(served.address, &certificate, b"h2").await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::builder().method(Method::PUT).uri("https://localhost/echo").body(full_body("hello")).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::OK);
+    connection.abort();
+
+    // What can't be used changes nothing; what can be is served to the next client.
+    std::fs::write(folder.path().join("cert.pem"), "half a file").unwrap();
+    let renewed = write_certificate(folder.path());
+    while connect_with_tls(served.address, &renewed, b"http/1.1").await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_without_tls_does_not_stop_a_server_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = write_certificate(folder.path());
+    let (runtime, _tasks) = Runtime::real();
+    let files = CertificateFiles::open(&folder.path().join("cert.pem"), &folder.path().join("key.pem"), &runtime).await.unwrap();
+    let tls: Arc<dyn TlsChoice> = files;
+    let served = start(ServerOptions { tls: Some(tls), header_read_timeout: Duration::from_millis(200), ..ServerOptions::default() }).await;
+    let answer = served.ask("GET /echo HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(!answer.contains("HTTP/1.1"), "{answer}");
+    let silent = served.connect().await;
+    assert!(connect_with_tls(served.address, &certificate, b"http/1.1").await.is_ok());
+    drop(silent);
+}
+
+#[tokio::test]
+async fn certificate_files_that_cannot_be_used_are_named_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let (runtime, _tasks) = Runtime::real();
+    let reason = async || CertificateFiles::open(&cert, &key, &runtime).await.err().unwrap().to_string();
+    assert!(reason().await.contains("cert.pem can't be read"));
+    write_certificate(folder.path());
+    let other = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(&key, other.serialize_pem()).unwrap();
+    assert!(reason().await.contains("do not fit together"), "{}", reason().await);
+    std::fs::write(&key, "no key").unwrap();
+    assert!(reason().await.contains("no private key"), "{}", reason().await);
+    std::fs::write(&cert, "").unwrap();
+    assert!(reason().await.contains("no certificate"), "{}", reason().await);
 }

@@ -151,7 +151,7 @@ impl VerifiedBody {
         match self.source.poll_next_unpin(cx) {
             Poll::Ready(item) => {
                 self.waiting = false;
-                Poll::Ready(item.transpose().map_err(|error| S3Error::of(ErrorCode::IncompleteBody).caused_by(error).closing()))
+                Poll::Ready(item.transpose().map_err(source_failed))
             }
             Poll::Pending => {
                 // Only the client's silence counts, not the time our own reader took.
@@ -240,6 +240,14 @@ impl VerifiedBody {
         self.digests = Some(digester.finish()?);
         self.phase = Phase::Done;
         Ok(())
+    }
+}
+
+/// A source that knows what is wrong says so with an `S3Error`; any other ended too early.
+fn source_failed(error: BoxError) -> S3Error {
+    match error.downcast::<S3Error>() {
+        Ok(error) => *error,
+        Err(other) => S3Error::of(ErrorCode::IncompleteBody).caused_by(other).closing(),
     }
 }
 

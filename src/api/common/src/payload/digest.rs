@@ -66,6 +66,7 @@ pub(super) struct Digester {
     sha256: Option<Sha256>,
     hashers: Vec<(ChecksumAlgorithm, Hasher)>,
     sha256_is_checksum: bool,
+    md5_is_checksum: bool,
     declared: Option<ChecksumAlgorithm>,
     chunks: Option<ChunkCheck>,
     expected: Expected,
@@ -77,6 +78,8 @@ impl Digester {
         let mut wanted = spec.compute.clone();
         wanted.extend(declared);
         let sha256_is_checksum = wanted.remove(&ChecksumAlgorithm::Sha256);
+        // MD5 is computed in any case: it is the ETag.
+        let md5_is_checksum = wanted.remove(&ChecksumAlgorithm::Md5);
         let needs_sha256 = sha256_is_checksum || spec.expected_sha256().is_some();
         Digester {
             md5: Md5::new(),
@@ -84,6 +87,7 @@ impl Digester {
             sha256: needs_sha256.then(Sha256::new),
             hashers: wanted.into_iter().map(|algorithm| (algorithm, Hasher::new(algorithm))).collect(),
             sha256_is_checksum,
+            md5_is_checksum,
             declared,
             chunks: spec.signer().map(|signer| ChunkCheck { signer, sha256: Sha256::new(), expected: String::new() }),
             expected: Expected {
@@ -140,8 +144,12 @@ impl Digester {
         if self.sha256_is_checksum {
             checksums.extend(sha256.and_then(|hash| ChecksumValue::from_bytes(ChecksumAlgorithm::Sha256, &hash)));
         }
+        let md5: [u8; 16] = self.md5.finalize().into();
+        if self.md5_is_checksum {
+            checksums.extend(ChecksumValue::from_bytes(ChecksumAlgorithm::Md5, &md5));
+        }
         checksums.sort();
-        let digests = Digests { md5: self.md5.finalize().into(), size_bytes: self.size_bytes, sha256, checksums, declared: self.declared };
+        let digests = Digests { md5, size_bytes: self.size_bytes, sha256, checksums, declared: self.declared };
         self.expected.judge(&digests)?;
         Ok(digests)
     }

@@ -1,7 +1,7 @@
 //! Who sent a request: AWS Signature Version 4 in its header and its presigned form. Anything else is refused, never passed as anonymous.
 //!
 //! Reading order: `claim` (what a request says about itself: pure), `canonical` (the text that is signed: pure), `signing` (keys, chunk
-//! signatures: pure); this file ties them to the look-up of secrets.
+//! signatures: pure), `form` (browser forms: pure); this file ties them to the look-up of secrets.
 //!
 //! Invariants:
 //! - every arriving `x-amz-*` header is covered by the signature, `x-amz-content-sha256` apart, whose value is part of the signed text;
@@ -11,6 +11,7 @@
 
 mod canonical;
 mod claim;
+mod form;
 mod signing;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ mod tests;
 use ::http::{HeaderMap, Method, Uri, request::Parts};
 
 pub use claim::{Claim, SignatureClaim, SignatureForm, is_presigned};
+pub use form::FormClaim;
 pub(crate) use signing::signatures_equal;
 pub use signing::{ChunkSigner, Scope, SigningKey};
 
@@ -102,6 +104,8 @@ pub enum AuthForm {
     Header,
     /// Presigned query. `x-amz-*` parameters of the query then count as headers (`Query::with_hoisted_headers`).
     Presigned,
+    /// A signed policy in a browser form.
+    Form,
 }
 
 /// The outcome of authentication.

@@ -81,8 +81,10 @@ fn selectors_choose_the_operation() {
         ("PUT", "acl", false, ObjectOperation::PutObjectAcl),
         ("GET", "tagging", false, ObjectOperation::GetObjectTagging),
         ("DELETE", "tagging", false, ObjectOperation::DeleteObjectTagging),
-        ("GET", "retention", false, ObjectOperation::GetObjectLockState),
-        ("GET", "legal-hold", false, ObjectOperation::GetObjectLockState),
+        ("GET", "retention", false, ObjectOperation::GetObjectRetention),
+        ("PUT", "retention", false, ObjectOperation::PutObjectRetention),
+        ("GET", "legal-hold", false, ObjectOperation::GetObjectLegalHold),
+        ("PUT", "legal-hold", false, ObjectOperation::PutObjectLegalHold),
     ] {
         assert_eq!(object(method, query, copy), Ok(expected), "{method} {query}");
     }
@@ -139,7 +141,7 @@ fn what_is_not_implemented_says_so() {
         assert_eq!(object(method, query, false), Err(ErrorCode::NotImplemented), "{method} {query}");
     }
     assert_eq!(object("GET", "restore", false), Err(ErrorCode::MethodNotAllowed));
-    assert_eq!(bucket("POST", ""), Err(ErrorCode::NotImplemented));
+    assert_eq!(bucket("POST", ""), Ok(BucketOperation::PostObject));
 }
 
 #[test]

@@ -65,7 +65,7 @@ async fn sources_are_checked() {
         ("bkt/k", &[("x-amz-copy-source-if-match", &tag)], 200, ""),
         ("bkt/k", &[("x-amz-copy-source-if-none-match", &tag)], 412, "PreconditionFailed"),
         ("bkt/k", &[("x-amz-copy-source-if-unmodified-since", "Fri, 01 Jan 2021 00:00:00 GMT")], 412, "PreconditionFailed"),
-        ("bkt/k", &[("x-amz-copy-source-server-side-encryption-customer-key", "x")], 501, "NotImplemented"),
+        ("bkt/k", &[("x-amz-copy-source-server-side-encryption-customer-key", "x")], 400, "InvalidArgument"),
         ("bkt/k", &[("if-none-match", "*")], 412, "PreconditionFailed"),
         ("bkt/k", &[("x-amz-source-expected-bucket-owner", "1")], 403, "AccessDenied"),
     ] {

@@ -1,11 +1,20 @@
 //! The S3 interface over HTTP, against one node whose metadata are in memory.
 
+mod access;
+mod any_node;
 mod buckets;
 mod client;
+mod codes;
 mod copies;
 mod cors;
+mod encryption;
+mod forms;
+mod lifecycle;
 mod listings;
+mod locks;
 mod multipart;
 mod objects;
 mod refusals;
 mod server;
+mod traps;
+mod versions;

@@ -19,7 +19,7 @@ async fn who_can_t_be_authenticated_is_refused() {
     strange.get("/bkt/k").await.is(403, "InvalidAccessKeyId");
     client.call("GET", "/bkt").signed(Signed::No).send().await.is(403, "AccessDenied");
     client.call("GET", "/").signed(Signed::No).send().await.is(403, "AccessDenied");
-    client.call("GET", "/nowhere/k").signed(Signed::No).send().await.is(403, "AccessDenied");
+    client.call("GET", "/nowhere/k").signed(Signed::No).send().await.is(404, "NoSuchBucket");
     client.call("GET", "/bkt").ago(3600).send().await.is(403, "RequestTimeTooSkewed");
     client.call("GET", "/bkt").ago(-3600).send().await.is(403, "RequestTimeTooSkewed");
     client.call("PUT", "/bkt/k").unsigned_header("x-amz-meta-a", "1").send().await.is(403, "AccessDenied");
@@ -71,21 +71,30 @@ async fn what_is_not_implemented_is_never_ignored() {
     let server = Server::start().await;
     let client = &server.client;
     for (name, value) in [
-        ("x-amz-server-side-encryption", "AES256"),
-        ("x-amz-server-side-encryption-customer-algorithm", "AES256"),
-        ("x-amz-object-lock-legal-hold", "ON"),
-        ("x-amz-tagging", "a=b"),
+        ("x-amz-server-side-encryption", "aws:kms"),
+        ("x-amz-server-side-encryption-aws-kms-key-id", "x"),
+        ("x-amz-object-lock-event-hold", "ON"),
         ("x-amz-write-offset-bytes", "0"),
+        ("x-amz-mfa", "1 2"),
+        ("x-amz-nobody-knows", "x"),
     ] {
         client.call("PUT", "/bkt/k").header(name, value).body("x").send().await.is(501, "NotImplemented");
         client.call("POST", "/bkt/k?uploads").header(name, value).send().await.is(501, "NotImplemented");
     }
-    client.call("PUT", "/bkt/k?x-amz-tagging=a%3Db").signed(Signed::Presigned(60, 0)).body("x").send().await.is(501, "NotImplemented");
+    let presigned = client.call("PUT", "/bkt/k?x-amz-tagging=aws:a%3Db").signed(Signed::Presigned(60, 0)).body("x").send().await;
+    presigned.is(400, "InvalidTag");
+    client.call("PUT", "/bkt/k").header("content-range", "bytes 0-0/1").body("x").send().await.is(501, "NotImplemented");
+    let part = format!("/bkt/k?partNumber=1&uploadId={}", "0".repeat(64));
+    client.call("PUT", &part).header("if-none-match", "*").body("x").send().await.is(501, "NotImplemented");
+    client.call("POST", "/bkt/k?uploads").header("if-match", "\"x\"").send().await.is(501, "NotImplemented");
+    client.call("PUT", "/bkt/k?x-amz-nobody-knows=x").signed(Signed::Presigned(60, 0)).body("x").send().await.is(501, "NotImplemented");
+    client.call("GET", "/bkt/k").header("x-amz-nobody-knows", "x").send().await.is(501, "NotImplemented");
+    let ranged = client.call("PUT", "/bkt/k").header("x-amz-copy-source", "bkt/k").header("x-amz-copy-source-range", "bytes=0-1");
+    ranged.send().await.is(501, "NotImplemented");
     client.call("PUT", "/bkt/k").header("x-amz-acl", "public-read").body("x").send().await.is(400, "AccessControlListNotSupported");
     client.call("PUT", "/bkt/k").header("x-amz-storage-class", "GLACIER").body("x").send().await.is(400, "InvalidStorageClass");
     client.call("PUT", "/bkt/k").header("x-amz-meta-a", "v".repeat(2048)).body("x").send().await.is(400, "MetadataTooLarge");
     client.put("/bkt/k?append", "x").await.is(501, "NotImplemented");
-    client.post("/bkt", "x").await.is(501, "NotImplemented");
     client.get("/bkt/k").await.is(404, "NoSuchKey");
     client.get("/bkt?acl&policy").await.is(400, "InvalidArgument");
     client.get("/bkt/k?policy").await.is(400, "InvalidArgument");
@@ -94,6 +103,29 @@ async fn what_is_not_implemented_is_never_ignored() {
     assert_eq!(method.header("allow"), Some("GET, HEAD, PUT, DELETE"));
     let head = client.head("/bkt?acl").await;
     assert_eq!((head.status, head.header("allow"), head.body.len()), (405, Some("GET, PUT"), 0));
+}
+
+#[tokio::test]
+async fn documents_that_are_too_long_or_too_deep_are_refused_early() {
+    let server = Server::start().await;
+    let client = &server.client;
+    let announced = |target: &str| {
+        let call = client.call("POST", target).payload("UNSIGNED-PAYLOAD").header("content-length", (100u64 << 20).to_string());
+        call.header("content-md5", "1B2M2Y8AsgTpgAmY7PhCfg==").header("expect", "100-continue").send()
+    };
+    for target in ["/bkt?delete".to_owned(), format!("/bkt/k?uploadId={}", "0".repeat(64))] {
+        let refused = announced(&target).await;
+        refused.is(400, "MaxMessageLengthExceeded");
+        assert!(!refused.continued, "not a byte of it is asked for");
+    }
+    let chunk = format!("{:x}\r\n{}\r\n", 1 << 20, " ".repeat(1 << 20));
+    let endless = client.call("POST", "/bkt?delete").unframed().payload("UNSIGNED-PAYLOAD").header("transfer-encoding", "chunked");
+    let endless = endless.header("content-md5", "1B2M2Y8AsgTpgAmY7PhCfg==").body(chunk.repeat(6));
+    endless.send().await.is(400, "MaxMessageLengthExceeded");
+    let deep = format!("<Delete>{}", "<Object>".repeat(100_000));
+    client.post("/bkt?delete", deep).await.is(400, "MalformedXML");
+    let laughs = "<!DOCTYPE l [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;&a;\">]><Delete><Object><Key>&b;</Key></Object></Delete>";
+    client.post("/bkt?delete", laughs).await.is(400, "MalformedXML");
 }
 
 #[tokio::test]

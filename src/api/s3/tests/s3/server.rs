@@ -1,6 +1,6 @@
 //! One node with the S3 interface on a port of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use garage_api_common::http::{ListenAddress, Listener, ServerOptions, serve};
 use garage_api_s3::{S3Api, S3Options};
@@ -11,6 +11,7 @@ use garage_model::{
     keys::NewKey,
     node::{Node, NodeIdentity, NodeOptions, PreparedNode},
     rows::bucket::{Permissions, Quotas},
+    upkeep::UpkeepOptions,
 };
 use garage_net::NodeId;
 use garage_rpc::{
@@ -48,15 +49,15 @@ impl Server {
         let node = start_node(&dir, runtime.clone()).await;
         let new = NewKey { name: "tester".into(), expires_ms: None, create_bucket: true };
         let (key, secret) = node.access.keys().create(new, context()).await.unwrap();
-        let options = S3Options { region: REGION.into(), root_domain: Some(ROOT_DOMAIN.into()) };
-        let api = S3Api::new(options, runtime.clone(), node.access.clone(), node.objects.clone(), node.uploads.clone());
-        let any_port = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
-        let listener = Listener::bind(&any_port, "test").await.unwrap();
-        let address = listener.local_address().unwrap();
-        tokio::spawn(serve(listener, Arc::new(api), runtime.clone(), ServerOptions::default(), runtime.stopping().clone()));
+        let address = serve_s3(&node, &runtime).await;
         let client = Client { address, key: key.id, secret };
         assert_eq!(client.put("/bkt", "").await.status, 200);
         Server { node, client, _dir: dir }
+    }
+
+    /// Where block files are.
+    pub fn data_dir(&self) -> std::path::PathBuf {
+        self._dir.path().join("data")
     }
 
     /// A client with a key of its own and these rights on `bkt`.
@@ -81,11 +82,19 @@ impl Server {
 }
 
 async fn start_node(dir: &TempDir, runtime: Runtime) -> Node {
-    let local = NodeId([1; 32]);
+    let network = MemoryNetwork::new(Duration::ZERO);
+    let node = start_node_on(dir, runtime, &network, 1, 1).await;
+    assign_roles(&[&node]).await;
+    node
+}
+
+async fn start_node_on(dir: &TempDir, runtime: Runtime, network: &MemoryNetwork, number: u8, replication_factor: usize) -> Node {
+    let local = NodeId([number; 32]);
     let (meta, data) = (dir.path().join("meta"), dir.path().join("data"));
     std::fs::create_dir(&meta).unwrap();
     std::fs::create_dir(&data).unwrap();
     let disk = Arc::new(RealDisk);
+    let first_peer = (1 < number).then(|| (NodeId([1; 32]), address_of(1).to_string()));
     let prepared = PreparedNode::open(NodeOptions {
         runtime: runtime.clone(),
         local,
@@ -95,23 +104,89 @@ async fn start_node(dir: &TempDir, runtime: Runtime) -> Node {
         block_store: StoreOptions { min_free_bytes: 0, ..StoreOptions::new(data, meta.join("data_layout")) },
         blocks: ManagerOptions { block_size_bytes: 256 << 10, ..ManagerOptions::default() },
         files: StateFiles::new(disk, meta, runtime.clone()),
-        identity: NodeIdentity::default(),
-        replication_factor: 1,
+        identity: NodeIdentity { bootstrap_peers: first_peer.into_iter().collect(), ..NodeIdentity::default() },
+        replication_factor,
         consistency_mode: ConsistencyMode::Consistent,
         secret: [7; 32],
         former_secrets: Vec::new(),
         inline_max_bytes: 4 << 10,
         allow_punycode: false,
+        lifecycle: Default::default(),
+        upkeep: UpkeepOptions::default(),
     });
-    let network = MemoryNetwork::new(Duration::ZERO);
-    let address = "10.0.0.1:3901".parse().unwrap();
-    let online = prepared
-        .await
-        .unwrap()
-        .online(RouterBuilder::new(), |service| Ok::<_, std::convert::Infallible>(network.attach(local, address, 1, runtime, service)));
-    let Ok(node) = online;
-    let role = Role { zone: "z".into(), capacity_bytes: Some(1 << 40), tags: Vec::new() };
-    node.cluster.stage_role(local, RoleChange::Assign(role)).await.unwrap();
-    node.cluster.apply_layout(1).await.unwrap();
+    let attach = |service| Ok::<_, std::convert::Infallible>(network.attach(local, address_of(number), 1, runtime, service));
+    let Ok(node) = prepared.await.unwrap().online(RouterBuilder::new(), attach);
     node
+}
+
+fn address_of(number: u8) -> SocketAddr {
+    ([10, 0, 0, number], 3901).into()
+}
+
+/// Gives each node a zone of its own, and waits until all work by the layout.
+async fn assign_roles(nodes: &[&Node]) {
+    for (index, node) in nodes.iter().enumerate() {
+        let role = Role { zone: format!("z{index}"), capacity_bytes: Some(1 << 40), tags: Vec::new() };
+        nodes[0].cluster.stage_role(node.cluster.local(), RoleChange::Assign(role)).await.unwrap();
+    }
+    nodes[0].cluster.apply_layout(1).await.unwrap();
+    until("all nodes know the layout", || nodes.iter().all(|node| node.cluster.layout_mark().version == 1)).await;
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < patience, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Serves the S3 interface of a node on a port of its own.
+async fn serve_s3(node: &Node, runtime: &Runtime) -> SocketAddr {
+    let options = S3Options { region: REGION.into(), root_domain: Some(ROOT_DOMAIN.into()), trusted_proxies: Vec::new() };
+    let api = S3Api::new(options, runtime.clone(), node.access.clone(), node.objects.clone(), node.uploads.clone());
+    let any_port = ListenAddress::Tcp("127.0.0.1:0".parse().unwrap());
+    let listener = Listener::bind(&any_port, "test").await.unwrap();
+    let address = listener.local_address().unwrap();
+    tokio::spawn(serve(listener, Arc::new(api), runtime.clone(), ServerOptions::default(), runtime.stopping().clone()));
+    address
+}
+
+/// Three nodes with the S3 interface, in three zones, with three copies of everything.
+pub struct Cluster {
+    nodes: Vec<Node>,
+    /// The owner of the bucket `bkt`, through each node.
+    pub owners: Vec<Client>,
+    _dirs: Vec<TempDir>,
+}
+
+impl Cluster {
+    pub async fn start() -> Cluster {
+        let network = MemoryNetwork::new(Duration::from_millis(1));
+        let (mut nodes, mut dirs, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 1..=3 {
+            let (dir, (runtime, _)) = (TempDir::new().unwrap(), Runtime::real());
+            let node = start_node_on(&dir, runtime.clone(), &network, number, 3).await;
+            addresses.push(serve_s3(&node, &runtime).await);
+            nodes.push(node);
+            dirs.push(dir);
+        }
+        let sees =
+            |node: &Node, other: &Node| node.cluster.status().iter().any(|status| status.node == other.cluster.local() && status.is_up);
+        until("all nodes see all", || nodes.iter().all(|node| nodes.iter().all(|other| sees(node, other)))).await;
+        assign_roles(&nodes.iter().collect::<Vec<_>>()).await;
+        let new = NewKey { name: "tester".into(), expires_ms: None, create_bucket: true };
+        let (key, secret) = nodes[0].access.keys().create(new, context()).await.unwrap();
+        let owner = |address| Client { address, key: key.id.clone(), secret: secret.clone() };
+        let owners: Vec<Client> = addresses.into_iter().map(owner).collect();
+        assert_eq!(owners[0].put("/bkt", "").await.status, 200);
+        Cluster { nodes, owners, _dirs: dirs }
+    }
+
+    /// A key without rights, through each node.
+    pub async fn strangers(&self) -> Vec<Client> {
+        let new = NewKey { name: "stranger".into(), expires_ms: None, create_bucket: false };
+        let (key, secret) = self.nodes[0].access.keys().create(new, context()).await.unwrap();
+        self.owners.iter().map(|owner| Client { address: owner.address, key: key.id.clone(), secret: secret.clone() }).collect()
+    }
 }

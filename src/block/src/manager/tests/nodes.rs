@@ -25,6 +25,7 @@ use garage_util::{
     disk::{Disk, RealDisk, Space},
     hlc::Stamp,
 };
+use parking_lot::Mutex;
 use serde_bytes::ByteBuf;
 use tokio::{
     sync::watch,
@@ -35,7 +36,7 @@ use super::super::{BlockManager, Holders, ManagerOptions, Mesh, RequestContext, 
 use crate::{
     encoding::{EncodedBlock, Encoding},
     hash::BlockHash,
-    message::{AddReferences, CheckBlock, CopyState, GetBlock, PutBlock, ReferencesAdded},
+    message::{AddReferences, AskBlocks, BlocksKnown, CheckBlock, CopyState, GetBlock, HintReferences, PutBlock, ReferencesAdded},
     reference::{Reference, ReferenceTable, References},
     service::{BlockService, body_of},
     store::{BlockStore, StoreOptions},
@@ -68,6 +69,7 @@ pub fn reference(content: &Bytes) -> Reference {
         version: [7; 32],
         group: ByteBuf::from(b"group".to_vec()),
         stamp: Stamp::from_parts(1, 1, false),
+        owner: ByteBuf::from(b"owner".to_vec()),
     }
 }
 
@@ -86,6 +88,7 @@ pub struct Node {
 pub struct Nodes {
     pub manager: BlockManager,
     nodes: Arc<BTreeMap<NodeId, Arc<Node>>>,
+    homes: Arc<Mutex<Vec<NodeId>>>,
     _root: tempfile::TempDir,
 }
 
@@ -97,9 +100,14 @@ impl Nodes {
             nodes.insert(id(number), Arc::new(Node::new(number, root.path()).await));
         }
         let nodes = Arc::new(nodes);
-        let mesh = Arc::new(TestMesh { nodes: nodes.clone() });
+        let homes = Arc::new(Mutex::new(nodes.keys().copied().collect()));
+        let mesh = Arc::new(TestMesh { nodes: nodes.clone(), homes: homes.clone() });
         let manager = BlockManager::new(TestNode::new(1).runtime(), mesh, nodes[&id(1)].service.clone(), options);
-        Nodes { manager, nodes, _root: root }
+        Nodes { manager, nodes, homes, _root: root }
+    }
+    /// Changes which nodes hold blocks by the layout.
+    pub fn move_to(&self, homes: &[u8]) {
+        *self.homes.lock() = homes.iter().copied().map(id).collect();
     }
     pub fn node(&self, number: u8) -> &Node {
         &self.nodes[&id(number)]
@@ -143,7 +151,7 @@ impl Nodes {
     /// Sends a block as a node that may be wrong would.
     pub async fn put_raw(&self, number: u8, reference: Reference, len_bytes: u32, block: EncodedBlock) -> Result<StoreMark, Refusal> {
         let message = PutBlock { reference, encoding: block.encoding, len_bytes };
-        match (TestMesh { nodes: self.nodes.clone() }).put(id(number), message, block.bytes, context()).await {
+        match (TestMesh { nodes: self.nodes.clone(), homes: self.homes.clone() }).put(id(number), message, block.bytes, context()).await {
             Ok(mark) => Ok(mark),
             Err(CallError::Refused(refusal)) => Err(refusal),
             Err(other) => panic!("{other}"),
@@ -210,6 +218,7 @@ impl Drop for Silent<'_> {
 
 struct TestMesh {
     nodes: Arc<BTreeMap<NodeId, Arc<Node>>>,
+    homes: Arc<Mutex<Vec<NodeId>>>,
 }
 
 impl TestMesh {
@@ -240,7 +249,7 @@ impl Mesh for TestMesh {
         id(1)
     }
     fn holders(&self, _block: BlockHash) -> Result<Holders, LayoutNotReady> {
-        let all: Vec<NodeId> = self.nodes.keys().copied().collect();
+        let all = self.homes.lock().clone();
         Ok(Holders { write: QuorumSets::single(QuorumSet::majority(all.iter().copied())), read_order: all, placement: None })
     }
     fn put(
@@ -268,6 +277,29 @@ impl Mesh for TestMesh {
     fn check(&self, to: NodeId, message: CheckBlock, context: RequestContext) -> BoxFuture<'static, Result<CopyState, CallError>> {
         let sent = self.call(to, &message, None, context);
         async move { Ok(sent.await?.0) }.boxed()
+    }
+    fn ask(&self, to: NodeId, message: AskBlocks, context: RequestContext) -> BoxFuture<'static, Result<BlocksKnown, CallError>> {
+        let sent = self.call(to, &message, None, context);
+        async move { Ok(sent.await?.0) }.boxed()
+    }
+    fn hint(&self, to: NodeId, message: HintReferences, context: RequestContext) -> BoxFuture<'static, Result<StoreMark, CallError>> {
+        let sent = self.call(to, &message, None, context);
+        async move { Ok(sent.await?.0) }.boxed()
+    }
+    fn fetch(&self, to: NodeId, message: GetBlock, context: RequestContext) -> BoxFuture<'static, Result<SentBlock, CallError>> {
+        self.get(to, message, context)
+    }
+    fn hand_over(
+        &self,
+        to: NodeId,
+        message: PutBlock,
+        bytes: Bytes,
+        context: RequestContext,
+    ) -> BoxFuture<'static, Result<StoreMark, CallError>> {
+        self.put(to, message, bytes, context)
+    }
+    fn former_holders(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().filter(|node| *node != id(1)).collect()
     }
 }
 

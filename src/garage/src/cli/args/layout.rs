@@ -35,6 +35,12 @@ pub(crate) enum LayoutCommand {
     },
     /// Show layout versions
     History,
+    /// After too much was lost: show what is left, and go on with it by force
+    Recover {
+        /// Apply what is staged by force: what only lost nodes had is given up
+        #[arg(long)]
+        accept_loss: bool,
+    },
     /// Stop waiting for dead nodes of older layout versions
     SkipDeadNodes {
         /// Up to which version

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use garage_testkit::load::{Credentials, sign_payload};
-use http::{Method, Request};
+use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
@@ -34,6 +34,7 @@ pub struct S3 {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
+    pub headers: HeaderMap,
     pub body: Bytes,
 }
 
@@ -46,6 +47,11 @@ impl Answer {
         let text = self.text();
         let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
         code.map_or_else(String::new, |(code, _)| code.to_owned())
+    }
+    /// A header that has to be there.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers)).to_str().unwrap()
     }
     /// Fails unless status and code are these.
     #[track_caller]
@@ -100,7 +106,7 @@ impl S3 {
             let answer = self.http.request(request.map(|()| body)).await.map_err(|error| format!("{error:?}"))?;
             let (head, body) = answer.into_parts();
             let body = body.collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
-            Ok(Answer { status: head.status.as_u16(), body })
+            Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
         };
         tokio::time::timeout(time, exchange).await.unwrap_or_else(|_| Err("no answer".into()))
     }

@@ -176,16 +176,38 @@ fn a_dead_node_holds_a_change_up_until_it_is_skipped() {
     let dead = BTreeSet::from([node(3)]);
     assert_eq!(history.skip_dead_nodes(3, &dead, false).unwrap_err(), SkipError::OutOfRange { given: 3, first: 2, last: 2 });
     let report = history.skip_dead_nodes(2, &dead, false).unwrap();
-    assert_eq!((report.ack_updated, report.sync_updated), (vec![node(3)], vec![]));
-    assert_eq!((history.min_ack(), history.min_sync()), (2, 0), "its data is still waited for");
-    let report = history.skip_dead_nodes(2, &dead, true).unwrap();
-    assert_eq!((report.ack_updated, report.sync_updated), (vec![], vec![node(3)]));
+    assert_eq!((report.ack_updated, report.sync_updated), (vec![node(3)], vec![node(3)]), "the others are quorums without it");
+    assert_eq!((history.min_ack(), history.min_sync()), (2, 2));
     assert!(!history.advance(), "the live nodes still read from version 1");
     for number in [1, 2, 4] {
         assert!(history.follow(node(number)));
     }
     assert!(history.advance());
     assert_eq!(history.skip_dead_nodes(2, &dead, true).unwrap_err(), SkipError::OneLiveVersion);
+}
+
+#[test]
+fn what_too_many_dead_nodes_would_hold_is_given_up_only_when_told_so() {
+    let mut history = replacing_a_node();
+    raise(&mut history, &[1, 2, 4], Trackers { ack: 2, ..Trackers::default() });
+    raise(&mut history, &[1], Trackers { ack: 2, sync: 2, ..Trackers::default() });
+    let dead = BTreeSet::from([node(2), node(3), node(4)]);
+    let report = history.skip_dead_nodes(2, &dead, false).unwrap();
+    assert_eq!((report.ack_updated, report.sync_updated), (vec![node(3)], vec![]));
+    assert!(history.min_sync() < 2, "its data is still waited for");
+    history.skip_dead_nodes(2, &dead, true).unwrap();
+    assert_eq!(history.min_sync(), 2);
+}
+
+#[test]
+fn a_forced_version_is_the_only_live_one_and_overrules_all_others() {
+    let history = replacing_a_node();
+    let (forced, _) = history.forced().unwrap();
+    assert_eq!((forced.current().version, forced.epoch()), (history.current().version + 1, history.epoch() + 1));
+    assert_eq!((forced.live().count(), forced.check()), (1, Ok(())));
+    let mut merged = applied(&applied(&history));
+    merged.merge(&forced);
+    assert_eq!((merged.current(), merged.live().count()), (forced.current(), 1), "whatever its number");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{read, with};
 use crate::config::{Config, ConsistencyMode, ConsulApi, DataDir, DataDirUse, HostAddr, Listen};
 
-const EVERY_KEY: &str = r#"
+pub(super) const EVERY_KEY: &str = r#"
 metadata_dir = "/var/lib/garage/meta"
 data_dir = [
     { path = "/mnt/a", capacity = "1T" },
@@ -49,6 +49,7 @@ s3_region = "garage"
 root_domain = ".s3.garage.example"
 public_endpoint = "https://s3.garage.example"
 public_endpoint_path_style = false
+trusted_proxies = ["10.0.0.0/8", "fd00::/8"]
 
 [k2v_api]
 api_bind_addr = "/run/k2v.sock"
@@ -101,6 +102,7 @@ fn every_key_of_the_manual_is_read() {
     assert_eq!(config.bootstrap_peers[0].to_string(), "563e1ac825ee3323aa441e72c26d1030d6d4414aeb3dd25287c531e7fc2bc95d@[fc00::1]:3901");
     assert_eq!((config.rpc_secrets_previous.len(), config.max_connections), (1, 100));
     assert_eq!(config.s3_api.root_domain.as_deref(), Some("s3.garage.example"));
+    assert_eq!(config.s3_api.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "fd00::/8"]);
     assert_eq!(config.k2v_api.unwrap().api_bind_addr, Listen::Unix("/run/k2v.sock".into()));
     assert_eq!(config.admin.metrics_token.file, Some("/etc/metrics".into()));
     let consul = config.consul_discovery.unwrap();

@@ -1,6 +1,7 @@
 //! What files say, and what is said about files that are wrong.
 
 mod files;
+mod manual;
 mod problems;
 mod secrets;
 mod values;

@@ -77,7 +77,7 @@ fn unknown_keys_are_named_with_the_nearest_known_one() {
     );
     check(
         &format!("{}[admin]\ntoken = \"x\"\n", with("")),
-        "line 9: admin.token: unknown key; allowed here: admin_token, admin_token_file, api_bind_addr, metrics_require_token, metrics_token, metrics_token_file, trace_sink",
+        "line 9: admin.token: unknown key; allowed here: admin_token, admin_token_file, api_bind_addr, metrics_require_token, metrics_token, metrics_token_file, tls_bind_addr, tls_cert_file, tls_key_file, tls_redirect, trace_sink",
     );
 }
 
@@ -95,6 +95,66 @@ fn missing_keys_are_named_all_at_once() {
         &format!("{}[s3_web]\n", with("")),
         "line 8: s3_web.bind_addr: missing; it is required: where websites are served, such as \"[::]:3902\"",
     );
+}
+
+#[test]
+fn a_tls_listener_has_a_certificate_and_a_certificate_has_a_listener() {
+    let of_s3 = |lines: &str| with("").replace(S3_API, &format!("{S3_API}{lines}\n"));
+    for (lines, expected) in [
+        (
+            "tls_bind_addr = \"[::]:443\"",
+            "tls_bind_addr: needs a certificate: set tls_cert_file and tls_key_file, or for websites the table [acme]",
+        ),
+        (
+            "tls_bind_addr = \"[::]:443\"\ntls_cert_file = \"/c\"",
+            "tls_cert_file: tls_cert_file and tls_key_file belong together: set both or neither",
+        ),
+        (
+            "tls_cert_file = \"/c\"\ntls_key_file = \"/k\"",
+            "tls_cert_file: has no effect without tls_bind_addr, the address that is served with TLS, such as \"[::]:443\"",
+        ),
+        (
+            "tls_redirect = true",
+            "tls_redirect: has no effect without tls_bind_addr, the address that is served with TLS, such as \"[::]:443\"",
+        ),
+        (
+            "tls_bind_addr = \"/s\"\ntls_cert_file = \"/c\"\ntls_key_file = \"/k\"\ntls_redirect = true",
+            "tls_redirect: needs a tls_bind_addr with a port: clients can't be led to a Unix socket",
+        ),
+    ] {
+        let error = Config::parse(&of_s3(lines), "garage.toml").unwrap_err().to_string();
+        assert!(error.ends_with(&format!(": s3_api.{expected}")) && error.lines().count() == 1, "{error}");
+    }
+    let files = "tls_bind_addr = \"[::]:443\"\ntls_cert_file = \"/c\"\ntls_key_file = \"/k\"\ntls_redirect = true";
+    let tls = read(&of_s3(files)).0.s3_api.tls.unwrap();
+    assert_eq!((tls.files, tls.redirect_port), (Some(("/c".into(), "/k".into())), Some(443)));
+}
+
+#[test]
+fn an_authority_is_asked_only_for_websites_with_tls_and_with_its_terms_accepted() {
+    let web = "[s3_web]\nbind_addr = \"[::]:80\"\ntls_bind_addr = \"[::]:443\"\n";
+    let acme = "[acme]\naccept_terms_of_service = true\n";
+    let terms = "set it to true once you have read the terms of the authority at directory_url";
+    for (tables, expected) in [
+        (acme.to_owned(), "acme: certificates are for websites: set tls_bind_addr in [s3_web], such as \"[::]:443\"".to_owned()),
+        (format!("{web}[acme]\n"), format!("acme.accept_terms_of_service: missing; it is required: {terms}")),
+        (
+            format!("{web}[acme]\naccept_terms_of_service = false\n"),
+            format!("acme.accept_terms_of_service: no authority issues certificates without it: {terms}, or remove the table"),
+        ),
+        (format!("{web}{acme}contact = [\"nobody\"]\n"), "acme.contact: \"nobody\" is no mail address".to_owned()),
+        (
+            format!("{web}{acme}challenge = \"dns-01\"\n"),
+            "acme.challenge: must be \"http-01\" or \"tls-alpn-01\", not \"dns-01\"; or remove the key, then both are tried".to_owned(),
+        ),
+    ] {
+        let error = Config::parse(&format!("{}{tables}", with("")), "garage.toml").unwrap_err().to_string();
+        assert!(error.ends_with(&expected) && error.lines().count() == 1, "{error}");
+    }
+    let (config, _) = read(&format!("{}{web}{acme}contact = [\"mailto:me@example.org\"]\n", with("")));
+    let acme = config.acme.unwrap();
+    assert_eq!(acme.contact, ["me@example.org"]);
+    assert!(acme.directory_url.starts_with("https://") && config.s3_web.unwrap().tls.unwrap().files.is_none());
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Checksums between their stored form and the one on the wire.
 
-use garage_api_common::{
+use garage_model::rows::checksum::{ChecksumAlgorithm, ChecksumKind, StoredChecksum};
+
+use crate::{
     checksum::{ChecksumAlgorithm as Algorithm, ChecksumType, ChecksumValue, combine_full_object, composite, composite_text},
     xml::XmlWriter,
 };
-use garage_model::rows::checksum::{ChecksumAlgorithm, ChecksumKind, StoredChecksum};
 
 /// What is computed when a client names nothing, as S3 does since 2024-12.
 pub const DEFAULT: Algorithm = Algorithm::Crc64Nvme;
@@ -17,6 +18,11 @@ pub fn to_api(algorithm: ChecksumAlgorithm) -> Algorithm {
         ChecksumAlgorithm::Crc64Nvme => Algorithm::Crc64Nvme,
         ChecksumAlgorithm::Sha1 => Algorithm::Sha1,
         ChecksumAlgorithm::Sha256 => Algorithm::Sha256,
+        ChecksumAlgorithm::Sha512 => Algorithm::Sha512,
+        ChecksumAlgorithm::Md5 => Algorithm::Md5,
+        ChecksumAlgorithm::XxHash64 => Algorithm::XxHash64,
+        ChecksumAlgorithm::XxHash3 => Algorithm::XxHash3,
+        ChecksumAlgorithm::XxHash128 => Algorithm::XxHash128,
     }
 }
 
@@ -28,6 +34,11 @@ pub fn to_model(algorithm: Algorithm) -> ChecksumAlgorithm {
         Algorithm::Crc64Nvme => ChecksumAlgorithm::Crc64Nvme,
         Algorithm::Sha1 => ChecksumAlgorithm::Sha1,
         Algorithm::Sha256 => ChecksumAlgorithm::Sha256,
+        Algorithm::Sha512 => ChecksumAlgorithm::Sha512,
+        Algorithm::Md5 => ChecksumAlgorithm::Md5,
+        Algorithm::XxHash64 => ChecksumAlgorithm::XxHash64,
+        Algorithm::XxHash3 => ChecksumAlgorithm::XxHash3,
+        Algorithm::XxHash128 => ChecksumAlgorithm::XxHash128,
     }
 }
 
@@ -87,10 +98,10 @@ pub fn write_xml(xml: &mut XmlWriter, checksum: Option<&StoredChecksum>, part_co
 
 #[cfg(test)]
 mod tests {
-    use garage_api_common::checksum::{ChecksumAlgorithm as Algorithm, checksum_of};
     use garage_model::rows::checksum::ChecksumKind;
 
     use super::{combine, stored, text};
+    use crate::checksum::{ChecksumAlgorithm as Algorithm, checksum_of};
 
     #[test]
     fn parts_combine_to_the_checksum_of_the_whole() {

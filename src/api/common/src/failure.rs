@@ -1,10 +1,11 @@
-//! What a failure below means to an S3 client: one exhaustive match for each kind of error.
+//! What a failure below means to an HTTP client: one exhaustive match for each kind of error.
 
-use garage_api_common::{ErrorCode, S3Error};
+use ::http::header;
 use garage_block::manager::{PutBlockError, ReadBlockError};
 use garage_model::{ModelError, error::ClientError};
 use garage_table::group::TableError;
-use http::header;
+
+use crate::error::{ErrorCode, S3Error};
 
 /// What a failed request was about, for the elements of its error document.
 #[derive(Debug, Clone, Copy, Default)]
@@ -58,6 +59,10 @@ impl Subject<'_> {
         match error {
             ClientError::NoSuchBucket => S3Error::no_such_bucket(self.bucket),
             ClientError::NoSuchKey => S3Error::no_such_key(self.key),
+            ClientError::NoSuchVersion => S3Error::of(ErrorCode::NoSuchVersion).with("Key", self.key),
+            ClientError::IsDeleteMarker => S3Error::of(ErrorCode::MethodNotAllowed).with("Key", self.key),
+            ClientError::InvalidBucketState(message) => S3Error::new(ErrorCode::InvalidBucketState, message),
+            ClientError::Locked => S3Error::new(ErrorCode::AccessDenied, "Access Denied because object protected by object lock."),
             ClientError::NoSuchUpload => S3Error::no_such_upload(self.upload),
             ClientError::PreconditionFailed { condition } => S3Error::precondition_failed(condition),
             ClientError::BucketExists { name } => S3Error::of(ErrorCode::BucketAlreadyExists).with("BucketName", name),
@@ -83,6 +88,9 @@ impl Subject<'_> {
             ClientError::TooLarge { size_bytes, max_bytes } => too_large(size_bytes, max_bytes),
             ClientError::BadChecksum(message) => S3Error::invalid_request(message),
             ClientError::BadDigest(message) => S3Error::new(ErrorCode::BadDigest, message),
+            ClientError::KeyNeeded => S3Error::invalid_request(
+                "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve the object.",
+            ),
             ClientError::Invalid(message) => S3Error::invalid_request(message),
         }
     }
@@ -125,11 +133,11 @@ fn read_error(error: ReadBlockError) -> S3Error {
 
 #[cfg(test)]
 mod tests {
-    use garage_api_common::{ErrorCode, S3Error};
     use garage_model::{ModelError, body::BodyFailure, error::ClientError};
     use garage_table::group::TableError;
 
     use super::Subject;
+    use crate::error::{ErrorCode, S3Error};
 
     #[test]
     fn a_body_s_own_error_comes_back_as_it_was() {

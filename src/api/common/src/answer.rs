@@ -1,10 +1,12 @@
 //! Small builders of answers.
 
-use garage_api_common::http::{Body, empty_body, full_body};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use garage_model::rows::checksum::StoredChecksum;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::{checksums, headers};
+use crate::{
+    http::{Body, empty_body, full_body},
+    object_headers as headers, stored_checksum as checksums,
+};
 
 /// An answer without body.
 pub fn empty(status: StatusCode) -> Response<Body> {

@@ -1,0 +1,135 @@
+//! Which `x-amz-*` headers any call here reads, and the refusal of all others.
+//!
+//! Invariant: a header that S3 or a client gives a meaning is obeyed or refused, never dropped. What is on these lists is looked at by the
+//! call it belongs to (which may refuse it with a code of its own); what is not on them is refused here, with its name.
+//!
+//! Source: s3 reference §1 to §3; the AWS S3 API's headers of each call.
+
+use garage_api_common::{ErrorCode, S3Error};
+use http::{HeaderMap, HeaderName, header};
+
+use crate::limits::HEADERS_MAX_BYTES;
+
+/// Whole names.
+const NAMES: &[&str] = &[
+    "x-amz-acl",
+    "x-amz-bucket-namespace",
+    "x-amz-bucket-object-lock-enabled",
+    "x-amz-bypass-governance-retention",
+    "x-amz-confirm-remove-self-bucket-access",
+    "x-amz-content-sha256",
+    "x-amz-copy-source",
+    "x-amz-copy-source-range",
+    "x-amz-date",
+    "x-amz-decoded-content-length",
+    "x-amz-expected-bucket-owner",
+    "x-amz-max-parts",
+    "x-amz-metadata-directive",
+    "x-amz-mp-object-size",
+    "x-amz-object-attributes",
+    "x-amz-object-ownership",
+    "x-amz-optional-object-attributes",
+    "x-amz-part-number-marker",
+    // Who pays is told nowhere here; buckets that make the requester pay can't be set up.
+    "x-amz-request-payer",
+    "x-amz-sdk-checksum-algorithm",
+    "x-amz-security-token",
+    "x-amz-source-expected-bucket-owner",
+    "x-amz-storage-class",
+    "x-amz-tagging",
+    "x-amz-tagging-directive",
+    "x-amz-trailer",
+    // About moves between storage classes, which no lifecycle rule here makes; configuration tools send it with its default.
+    "x-amz-transition-default-minimum-object-size",
+    // Sent by SDKs in browsers, which can't set `User-Agent`.
+    "x-amz-user-agent",
+    "x-amz-website-redirect-location",
+];
+/// Beginnings of names.
+const FAMILIES: &[&str] = &[
+    "x-amz-checksum-",
+    "x-amz-copy-source-if-",
+    "x-amz-copy-source-server-side-encryption-customer-",
+    "x-amz-grant-",
+    "x-amz-meta-",
+    "x-amz-object-lock-",
+    "x-amz-server-side-encryption",
+];
+
+/// 501 `NotImplemented` for the first header that no call here reads.
+///
+/// `headers`: with those of a presigned query. Parameters of a signature in the query are none of the headers.
+pub fn refuse_unknown(headers: &HeaderMap) -> Result<(), S3Error> {
+    let is_known = |name: &str| NAMES.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family));
+    let mut names = headers.keys().map(HeaderName::as_str);
+    match names.find(|name| name.starts_with("x-amz-") && !is_known(name)) {
+        Some(unknown) => Err(S3Error::not_implemented(unknown)),
+        None => Ok(()),
+    }
+}
+
+/// 501 for what a write of content can't be told: where in an object the content belongs (RFC 9110 §14.5).
+pub fn refuse_placement(headers: &HeaderMap) -> Result<(), S3Error> {
+    refuse_any(headers, &[header::CONTENT_RANGE])
+}
+
+/// 501 for conditions on a call that has none: a condition is never ignored.
+pub fn refuse_conditions(headers: &HeaderMap) -> Result<(), S3Error> {
+    refuse_any(headers, &[header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE])
+}
+
+/// 400 `RequestHeaderSectionTooLarge`: the header section is longer than requests of S3 are, though not yet too long for the server.
+pub fn check_section(headers: &HeaderMap) -> Result<(), S3Error> {
+    // A line has a colon, a space and its end besides.
+    let size_bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if size_bytes <= HEADERS_MAX_BYTES {
+        return Ok(());
+    }
+    Err(S3Error::of(ErrorCode::RequestHeaderSectionTooLarge).with("MaxSizeAllowed", HEADERS_MAX_BYTES))
+}
+
+fn refuse_any(headers: &HeaderMap, names: &[HeaderName]) -> Result<(), S3Error> {
+    match names.iter().find(|name| headers.contains_key(*name)) {
+        Some(name) => Err(S3Error::not_implemented(name)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use garage_api_common::ErrorCode;
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::{HEADERS_MAX_BYTES, check_section, refuse_conditions, refuse_placement, refuse_unknown};
+
+    fn header(name: &str) -> HeaderMap {
+        HeaderMap::from_iter([(HeaderName::try_from(name).unwrap(), HeaderValue::from_static("x"))])
+    }
+
+    #[test]
+    fn a_header_that_nobody_reads_is_refused_by_name() {
+        for name in ["x-amz-write-offset-bytes", "x-amz-mfa", "x-amz-if-match-size", "x-amz-bucket-object-lock-token", "x-amz-nonsense"] {
+            let error = refuse_unknown(&header(name)).unwrap_err();
+            assert_eq!((error.code, error.specifics), (ErrorCode::NotImplemented, vec![("Header", name.to_owned())]));
+        }
+        for name in ["x-amz-meta-a", "x-amz-date", "x-amzn-trace-id", "amz-sdk-request", "x-forwarded-for", "range", "x-amz-checksum-sha1"]
+        {
+            assert!(refuse_unknown(&header(name)).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_header_section_has_a_limit() {
+        let long = |len| HeaderMap::from_iter([(HeaderName::from_static("x"), HeaderValue::try_from("v".repeat(len)).unwrap())]);
+        assert!(check_section(&long(HEADERS_MAX_BYTES - 5)).is_ok());
+        assert_eq!(check_section(&long(HEADERS_MAX_BYTES - 4)).unwrap_err().code, ErrorCode::RequestHeaderSectionTooLarge);
+    }
+
+    #[test]
+    fn a_piece_of_an_object_can_t_be_written_nor_a_condition_be_dropped() {
+        assert!(refuse_placement(&header("content-range")).is_err());
+        for name in ["if-match", "if-none-match", "if-modified-since", "if-unmodified-since"] {
+            assert!(refuse_conditions(&header(name)).is_err(), "{name}");
+        }
+    }
+}

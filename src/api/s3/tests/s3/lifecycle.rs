@@ -1,0 +1,130 @@
+//! Lifecycle rules: stored, shown, and carried out with days as short as a test needs.
+
+use std::time::Duration;
+
+use garage_model::lifecycle::{Done, Lifecycle, LifecycleOptions};
+
+use crate::server::{Server, context};
+
+const ENABLED: &str = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+
+fn rule(inner: &str) -> String {
+    format!("<LifecycleConfiguration><Rule><ID>r</ID><Status>Enabled</Status>{inner}</Rule></LifecycleConfiguration>")
+}
+
+/// Carries out the rules of `bkt` with days of one millisecond.
+async fn run(server: &Server) -> Done {
+    let options = LifecycleOptions { day_ms: 1, ..LifecycleOptions::default() };
+    let node = &server.node;
+    let lifecycle = Lifecycle::new(node.objects.clone(), node.uploads.clone(), node.access.buckets().clone(), options);
+    let bucket = node.access.buckets().resolve(None, "bkt", context()).await.unwrap().unwrap();
+    // Whatever was written before is a day old, and more.
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let mut done = Done::default();
+    lifecycle.run_bucket(bucket.id, &mut done).await.unwrap();
+    done
+}
+
+#[tokio::test]
+async fn rules_are_kept_shown_and_taken_away() {
+    let server = Server::start().await;
+    let client = &server.client;
+    client.get("/bkt?lifecycle").await.is(404, "NoSuchLifecycleConfiguration");
+    client.put("/bkt?lifecycle", rule("<Filter/><Expiration><Days>3</Days></Expiration>")).await.ok();
+    let got = client.get("/bkt?lifecycle").await.ok();
+    assert_eq!((got.element("ID").as_deref(), got.element("Days").as_deref()), (Some("r"), Some("3")));
+    let put = client.put("/bkt/k", "x").await.ok();
+    let expiration = put.header("x-amz-expiration").unwrap().to_owned();
+    assert!(expiration.starts_with("expiry-date=\"") && expiration.ends_with("00:00:00 GMT\", rule-id=\"r\""), "{expiration}");
+    assert_eq!(client.head("/bkt/k").await.ok().header("x-amz-expiration"), Some(&*expiration));
+    client.put("/bkt?lifecycle", rule("<Filter/>")).await.is(400, "InvalidRequest");
+    client.get("/bkt?lifecycle").await.ok();
+    client.put("/bkt?lifecycle", rule("<Prefix>up/</Prefix><AbortIncompleteMultipartUpload><DaysAfterInitiation>2</DaysAfterInitiation></AbortIncompleteMultipartUpload>")).await.ok();
+    let upload = client.post("/bkt/up/k?uploads", "").await.ok();
+    assert_eq!(upload.header("x-amz-abort-rule-id"), Some("r"));
+    assert!(upload.header("x-amz-abort-date").is_some());
+    assert_eq!(client.delete("/bkt?lifecycle").await.status, 204);
+    client.get("/bkt?lifecycle").await.is(404, "NoSuchLifecycleConfiguration");
+}
+
+#[tokio::test]
+async fn objects_expire_by_age_prefix_and_size() {
+    let server = Server::start().await;
+    let client = &server.client;
+    for (key, size) in [("logs/small", 5), ("logs/large", 50), ("other", 50)] {
+        client.put(&format!("/bkt/{key}"), "x".repeat(size)).await.ok();
+    }
+    let filter = "<Filter><And><Prefix>logs/</Prefix><ObjectSizeGreaterThan>10</ObjectSizeGreaterThan></And></Filter>";
+    client.put("/bkt?lifecycle", rule(&format!("{filter}<Expiration><Days>1</Days></Expiration>"))).await.ok();
+    assert_eq!(run(&server).await, Done { deleted_count: 1, ..Done::default() });
+    assert_eq!(client.get("/bkt").await.ok().elements("Key"), ["logs/small", "other"]);
+    let future = rule("<Filter/><Expiration><Date>2100-01-01T00:00:00Z</Date></Expiration>");
+    client.put("/bkt?lifecycle", future).await.ok();
+    assert_eq!(run(&server).await, Done::default());
+    client.put("/bkt?lifecycle", rule("<Filter/><Expiration><Date>2001-01-01T00:00:00Z</Date></Expiration>")).await.ok();
+    assert_eq!(run(&server).await.deleted_count, 2);
+}
+
+#[tokio::test]
+async fn versions_go_by_number_and_age_and_locked_ones_stay() {
+    let server = Server::start().await;
+    let client = &server.client;
+    client.put("/bkt?versioning", ENABLED).await.ok();
+    let lock = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled></ObjectLockConfiguration>";
+    client.put("/bkt?object-lock", lock).await.ok();
+    let mut ids = Vec::new();
+    for body in ["0", "1", "2", "3", "4"] {
+        ids.push(client.put("/bkt/k", body).await.ok().header("x-amz-version-id").unwrap().to_owned());
+    }
+    client.put(&format!("/bkt/k?legal-hold&versionId={}", ids[0]), "<LegalHold><Status>ON</Status></LegalHold>").await.ok();
+    let noncurrent = "<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays><NewerNoncurrentVersions>2</NewerNoncurrentVersions>\
+                      </NoncurrentVersionExpiration>";
+    client.put("/bkt?lifecycle", rule(&format!("<Filter/>{noncurrent}"))).await.ok();
+    assert_eq!(run(&server).await, Done { deleted_count: 1, ..Done::default() });
+    let left = client.get("/bkt?versions").await.ok().elements("VersionId");
+    assert_eq!(left, [&*ids[4], &*ids[3], &*ids[2], &*ids[0]], "the held version is the oldest and stays");
+}
+
+#[tokio::test]
+async fn current_versions_get_a_marker_and_lone_markers_go() {
+    let server = Server::start().await;
+    let client = &server.client;
+    client.put("/bkt?versioning", ENABLED).await.ok();
+    client.put("/bkt/k", "x").await.ok();
+    client.put("/bkt?lifecycle", rule("<Filter/><Expiration><Days>1</Days></Expiration>")).await.ok();
+    assert_eq!(run(&server).await, Done { marked_count: 1, ..Done::default() });
+    client.get("/bkt/k").await.is(404, "NoSuchKey");
+    assert_eq!(run(&server).await, Done::default(), "a marker over a version stays");
+    let versions = client.get("/bkt?versions").await.ok();
+    assert_eq!((versions.elements("Version").len(), versions.elements("DeleteMarker").len()), (1, 1));
+    let both = "<Filter/><Expiration><ExpiredObjectDeleteMarker>true</ExpiredObjectDeleteMarker></Expiration>\
+                <NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration>";
+    client.put("/bkt?lifecycle", rule(both)).await.ok();
+    assert_eq!(run(&server).await.deleted_count, 1, "the older version goes first");
+    assert_eq!(run(&server).await.deleted_count, 1, "then the marker is alone");
+    assert_eq!(client.delete("/bkt").await.status, 204);
+}
+
+#[tokio::test]
+async fn uploads_that_nobody_completes_are_aborted() {
+    let server = Server::start().await;
+    let client = &server.client;
+    for key in ["tmp/a", "tmp/b", "kept"] {
+        client.post(&format!("/bkt/{key}?uploads"), "").await.ok();
+    }
+    let abort = "<AbortIncompleteMultipartUpload><DaysAfterInitiation>1</DaysAfterInitiation></AbortIncompleteMultipartUpload>";
+    client.put("/bkt?lifecycle", rule(&format!("<Filter><Prefix>tmp/</Prefix></Filter>{abort}"))).await.ok();
+    assert_eq!(run(&server).await, Done { aborted_count: 2, ..Done::default() });
+    assert_eq!(client.get("/bkt?uploads").await.ok().elements("Key"), ["kept"]);
+}
+
+#[tokio::test]
+async fn a_disabled_rule_does_nothing() {
+    let server = Server::start().await;
+    let client = &server.client;
+    client.put("/bkt/k", "x").await.ok();
+    let disabled = rule("<Filter/><Expiration><Days>1</Days></Expiration>").replace("Enabled", "Disabled");
+    client.put("/bkt?lifecycle", disabled).await.ok();
+    assert_eq!(client.head("/bkt/k").await.ok().header("x-amz-expiration"), None);
+    assert_eq!(run(&server).await, Done::default());
+}
