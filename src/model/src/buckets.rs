@@ -5,6 +5,8 @@
 //! - a bucket is deleted only after every node stopped writing to it and it was found empty;
 //! - a live bucket keeps its last name.
 
+pub mod repair;
+
 use futures::{FutureExt, future::BoxFuture};
 use garage_rpc::register::WriteId;
 use garage_table::{

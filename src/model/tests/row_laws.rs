@@ -11,7 +11,7 @@ use garage_model::{
         OLDER_VERSION, PART, UPLOAD, VERSION,
         object::{ObjectHeaders, ObjectMeta, StoredSlot, VersionRow, VersionState, null_slot, slot_key},
         part::{PartRow, part_key},
-        upload::{Completion, UploadId, UploadRow, UploadState, upload_key},
+        upload::{Completion, Replaces, UploadId, UploadRow, UploadState, upload_key},
     },
     schema::{CONTROL_TABLES, schemas},
 };
@@ -60,7 +60,7 @@ fn row_of(table: TableId, key: u8, number: u8) -> (SortKey, Vec<u8>) {
                 retention: None,
                 list_digest: [0; 32],
                 part_count: 1,
-                replaces: None,
+                replaces: Replaces::Nothing,
             };
             let states =
                 [UploadState::Open, UploadState::Completing(completion.clone()), UploadState::Completed(completion), UploadState::Aborted];

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
-use futures::{TryStreamExt, future::BoxFuture};
+use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use garage_block::{
     limits::{DELETION_DELAY, LEASE},
     resync::WalkKind,
@@ -13,12 +13,19 @@ use garage_model::{
     RequestContext,
     body::{BodyDigests, BodyFailure, ObjectBody, WholeBody},
     objects::{BucketRef, WriteCondition},
+    rows::{
+        ALIAS, BUCKET,
+        bucket::{AliasRow, BucketRow, BucketState},
+    },
     uploads::{CompleteRequest, CompletedPart, NewUpload},
 };
+use garage_rpc::register::WriteId;
 use garage_sim::{
     blocks,
     cluster::{Cluster, ClusterOptions},
 };
+use garage_table::{SortKey, TableId, control::Effect, group::Decision, message::HeldRow};
+use garage_util::encoding::Stored;
 use tokio::time::{Instant, sleep};
 
 /// Seeds of each test; several hours of virtual time each.
@@ -265,5 +272,58 @@ fn a_repair_of_blocks_finds_files_that_vanished() {
         }
         assert!(cluster.node(0).resync.walk(WalkKind::Repair, &cluster.node(0).workers));
         await_good_blocks(&cluster, &bucket, &keys(1), Duration::from_secs(3600)).await;
+    });
+}
+
+/// Writes a control row as an operation that was cut off would have left it.
+async fn leave(cluster: &Cluster, table: TableId, key: &[u8], content: Vec<u8>) {
+    let decide = |_: WriteId, _: Option<HeldRow>| -> BoxFuture<'_, Decision<()>> {
+        std::future::ready(Decision::Write { content: content.clone(), companions: Vec::new() }).boxed()
+    };
+    let key = SortKey(key.to_vec());
+    cluster.node(0).control.update(table, key, Effect::Grants, context(), decide).await.unwrap();
+}
+
+#[test]
+fn names_left_disagreeing_by_operations_cut_off_are_mended() {
+    for_each_seed(|seed| async move {
+        let cluster = Cluster::start(seed, ClusterOptions::rough()).await;
+        let buckets = cluster.node(0).access.buckets().clone();
+        let (kept, other) = (cluster.make_bucket(0, "kept").await, cluster.make_bucket(1, "other").await);
+        let gone = cluster.make_bucket(2, "gone").await;
+        buckets.delete(gone.id, context()).await.unwrap();
+        let key = cluster.node(0).access.keys().create(Default::default(), context()).await.unwrap().0;
+        // A name was taken and the bucket never told; one leads to a bucket that is gone; a deletion never came to its end.
+        leave(&cluster, ALIAS, b"untold", AliasRow { bucket: Some(kept.id) }.to_stored()).await;
+        leave(&cluster, ALIAS, b"dangling", AliasRow { bucket: Some(gone.id) }.to_stored()).await;
+        let doomed = buckets.create("doomed", None, context()).await.unwrap();
+        let doomed_row = BucketRow { state: BucketState::Deleting, ..doomed.row };
+        leave(&cluster, BUCKET, doomed.id.as_bytes(), doomed_row.to_stored()).await;
+        // A bucket lists a name that is free, one that is another's, and one that its key does not know.
+        let mut row = buckets.get_fresh(other.id, context()).await.unwrap().unwrap().row;
+        row.global_aliases.extend(["free".to_string(), "kept".to_string()]);
+        row.local_aliases.entry(key.id.clone()).or_default().insert("unknown".to_string());
+        leave(&cluster, BUCKET, other.id.as_bytes(), row.to_stored()).await;
+        // A key's own name for a bucket that does not list it.
+        let named = cluster.node(0).access.keys().change(&key.id, Effect::Grants, context(), |row| {
+            row.local_aliases.insert("mine".to_string(), kept.id);
+            Ok(())
+        });
+        named.await.unwrap();
+
+        let done = cluster.node(1).access.buckets().repair_aliases(context()).await.unwrap();
+        assert_eq!(done.mended_count, 7, "{done:?}");
+        let names = |row: &BucketRow| row.global_aliases.iter().cloned().collect::<Vec<_>>();
+        let kept_row = buckets.get_fresh(kept.id, context()).await.unwrap().unwrap().row;
+        let other_row = buckets.get_fresh(other.id, context()).await.unwrap().unwrap().row;
+        assert_eq!((names(&kept_row), names(&other_row)), (vec!["kept".into(), "untold".into()], vec!["free".into(), "other".into()]));
+        assert!(kept_row.local_aliases[&key.id].contains("mine") && other_row.local_aliases.is_empty());
+        for (name, leads_to) in
+            [("kept", Some(kept.id)), ("untold", Some(kept.id)), ("free", Some(other.id)), ("dangling", None), ("doomed", None)]
+        {
+            let found = cluster.node(2).access.buckets().by_global_name(name, context()).await.unwrap();
+            assert_eq!(found.map(|bucket| bucket.id), leads_to, "{name}");
+        }
+        assert_eq!(buckets.repair_aliases(context()).await.unwrap().mended_count, 0, "nothing is left to mend");
     });
 }

@@ -6,7 +6,7 @@
 //! - what is equal costs nothing but its digests: one call for all tables and partitions two nodes share.
 //!
 //! Reading order: `message` (what is said), `compare` (what follows from it; pure), `replica` (what is answered), `take` (how rows come
-//! in), `pass` (one comparison with one peer), `held` (who holds what), `repair` (when which peers are compared), `sources` (what has to
+//! in), `pass` (one comparison with one peer), `held` (who holds what), `repair` (when which peers are compared), `repair_now` (all of them, on demand), `sources` (what has to
 //! come from whom; pure), `moving` (what a layout change or a loss asks for), `evict` (what follows once partitions moved away), `collect`
 //! (tombstones, and what is remembered of operations long over), `copies` (what an operator has to know before giving up on nodes).
 
@@ -19,6 +19,7 @@ mod message;
 mod moving;
 mod pass;
 mod repair;
+mod repair_now;
 mod replica;
 mod sources;
 mod take;
@@ -46,6 +47,7 @@ use self::{
     moving::MoveWorker,
     pass::Pass,
     repair::RepairWorker,
+    repair_now::RepairNowWorker,
     take::Why,
 };
 use crate::{
@@ -111,6 +113,11 @@ impl Syncer {
                 moving.wake();
             }
         });
+    }
+
+    /// Compares with every peer that shares partitions, beside the timer. Its worker tells what came of it.
+    pub fn repair_now(&self, workers: &Workers) {
+        workers.start(RepairNowWorker::new(self.clone()), Wake::default());
     }
 
     /// How far this node is with the present layout change.

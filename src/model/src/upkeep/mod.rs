@@ -1,9 +1,10 @@
 //! What a node does by itself to keep its data whole: starts the background workers and looks at all blocks when there is a reason to.
 //!
 //! Reading order: `marks` (versions in use), `liveness` (which versions live), `deaths` (what follows when one is superseded),
-//! `repairs`, `block_info` and `purge` (for operators), `snapshots`, this file.
+//! `repairs`, `aliases`, `block_info` and `purge` (for operators), `snapshots`, this file.
 //! Not here: what the other workers do (each is beside what it works on).
 
+pub mod aliases;
 pub mod block_info;
 pub mod deaths;
 pub mod liveness;

@@ -115,7 +115,7 @@ impl Worker for RepairWorker {
 }
 
 /// The peers that hold some partition that this node holds too, and whether each is up.
-fn sharing_peers(syncer: &Syncer) -> BTreeMap<NodeId, bool> {
+pub(super) fn sharing_peers(syncer: &Syncer) -> BTreeMap<NodeId, bool> {
     let cluster = syncer.cluster();
     let history = cluster.layout();
     let own: BTreeSet<u8> = held_partitions(&history, cluster.local());

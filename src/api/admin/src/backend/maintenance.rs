@@ -1,7 +1,7 @@
 //! Snapshots, repairs and workers of this node.
 
 use garage_block::{resync::WalkKind, scrub};
-use garage_model::upkeep::repairs::ReferenceRepair;
+use garage_model::upkeep::{aliases::AliasRepairWorker, repairs::ReferenceRepair};
 use garage_util::workers::{WorkerId, WorkerState as State, WorkerStatus};
 
 use super::{AdminApi, failure::internal};
@@ -30,7 +30,14 @@ impl AdminApi {
                 Ok(())
             }
             RepairType::Scrub(command) => self.command_scrub(command).await,
-            RepairType::Tables | RepairType::Aliases => Err(AdminError::not_implemented("this repair")),
+            RepairType::Tables => {
+                self.node.syncer.repair_now(&self.node.workers);
+                Ok(())
+            }
+            RepairType::Aliases => {
+                AliasRepairWorker::start(&self.node);
+                Ok(())
+            }
         }
     }
 
