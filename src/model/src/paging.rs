@@ -277,6 +277,10 @@ pub async fn page<S: Source>(
         entries.extend(run.entries);
         from = run.next;
     }
+    // Several groups, and replicas that differ, answer more than each was asked for.
+    if let Some(surplus) = entries.keys().nth(limit + 1).cloned() {
+        entries.split_off(&surplus);
+    }
     Ok(entries)
 }
 

@@ -14,18 +14,28 @@ use garage_model::{
     body::{BodyDigests, BodyFailure, ObjectBody, WholeBody},
     objects::{BucketRef, WriteCondition},
     rows::{
-        ALIAS, BUCKET,
+        ALIAS, BUCKET, VERSION,
         bucket::{AliasRow, BucketRow, BucketState},
+        object::{VersionRow, null_slot},
     },
     uploads::{CompleteRequest, CompletedPart, NewUpload},
 };
-use garage_rpc::register::WriteId;
+use garage_rpc::{
+    layout::RoleChange,
+    register::{Answer, ApplyAnswer, Entry, Message, WriteId},
+};
 use garage_sim::{
     blocks,
     cluster::{Cluster, ClusterOptions},
 };
-use garage_table::{SortKey, TableId, control::Effect, group::Decision, message::HeldRow};
-use garage_util::encoding::Stored;
+use garage_table::{
+    SortKey, TableId,
+    control::Effect,
+    group::Decision,
+    message::{GroupCall, HeldRow, Op, OpAnswer, Want},
+};
+use garage_util::{encoding::Stored, hlc::Stamp};
+use serde_bytes::ByteBuf;
 use tokio::time::{Instant, sleep};
 
 /// Seeds of each test; several hours of virtual time each.
@@ -325,5 +335,37 @@ fn names_left_disagreeing_by_operations_cut_off_are_mended() {
             assert_eq!(found.map(|bucket| bucket.id), leads_to, "{name}");
         }
         assert_eq!(buckets.repair_aliases(context()).await.unwrap().mended_count, 0, "nothing is left to mend");
+    });
+}
+
+async fn serve(cluster: &Cluster, node: usize, bucket: &BucketRef, op: Op) -> OpAnswer {
+    let call = GroupCall { group: bucket.group_of("key").key().clone(), ops: vec![op] };
+    cluster.node(node).store.serve(call).await.unwrap().answers.remove(0)
+}
+
+#[test]
+fn a_write_fenced_by_all_its_replicas_is_refused_by_those_that_follow_them() {
+    for_each_seed(|seed| async move {
+        let cluster = Cluster::start(seed, ClusterOptions { spare_count: 1, ..ClusterOptions::rough() }).await;
+        let bucket = cluster.make_bucket(0, "fenced").await;
+        let (fenced, other) = (WriteId([7; 32]), WriteId([8; 32]));
+        let now = cluster.node(1).cluster.tick(Stamp::ZERO).await.unwrap();
+        for node in 0..3 {
+            let fence = Op::Fence { table: VERSION, key: null_slot("key"), id: fenced, now, lift: false };
+            assert!(matches!(serve(&cluster, node, &bucket, fence).await, OpAnswer::Fenced(true)));
+        }
+        cluster.change_layout(1, vec![(0, RoleChange::Remove), (3, cluster.storage_role(3))]).await;
+        cluster.await_moved().await;
+        let content = VersionRow::DeleteMarker { modified_ms: 1 }.to_stored();
+        for (id, is_accepted) in [(fenced, false), (other, true)] {
+            let stamp = cluster.node(1).cluster.tick(Stamp::ZERO).await.unwrap();
+            let message = Message::Apply { entry: Entry { stamp, id }, ballot: stamp };
+            let content = Some(ByteBuf::from(content.clone()));
+            let late = Op::Register { table: VERSION, key: null_slot("key"), message, content, companions: Vec::new(), want: Want::Row };
+            let OpAnswer::Register { answer: Answer::Apply(answer), .. } = serve(&cluster, 3, &bucket, late).await else {
+                panic!("an apply is answered as one");
+            };
+            assert_eq!(answer == ApplyAnswer::Stored, is_accepted, "{answer:?}");
+        }
     });
 }

@@ -171,6 +171,11 @@ impl RegisterSide {
         true
     }
 
+    /// The writes that are refused for ever, each with the time of its fence.
+    pub fn fences(&self) -> &[Entry] {
+        &self.fences
+    }
+
     /// Takes a fence away.
     pub fn lift_fence(&mut self, id: WriteId) {
         self.fences.retain(|fence| fence.id != id);

@@ -4,6 +4,8 @@
 //! it. Then it is nowhere and can't come to be anywhere. Where that fails, the fences that were set are lifted again: a write that some
 //! replicas refuse and others hold would make the key slow to read while a replica is away.
 
+use std::collections::BTreeSet;
+
 use futures::future::join_all;
 use garage_net::NodeId;
 use garage_rpc::register::WriteId;
@@ -30,11 +32,13 @@ impl Tables {
         let nodes = holders.sets.nodes();
         let op = |lift| Op::Fence { table, key: key.clone(), id, now, lift };
         let is_fenced = self.tell_all(group, &nodes, op(false), context).await;
-        // A layout change in between may have brought a replica that was not asked.
-        if is_fenced && self.majority_holders(group)?.sets.nodes() == nodes {
+        // A layout change in between may have brought a replica that was not asked; one that comes later takes the fence over.
+        let nodes_now = self.majority_holders(group)?.sets.nodes();
+        if is_fenced && nodes_now == nodes {
             return Ok(true);
         }
-        self.tell_all(group, &nodes, op(true), context).await;
+        let told: BTreeSet<NodeId> = nodes.into_iter().chain(nodes_now).collect();
+        self.tell_all(group, &Vec::from_iter(told), op(true), context).await;
         Ok(false)
     }
 

@@ -204,6 +204,9 @@ pub struct SideOf {
     /// The stamp of the row that is held there.
     #[serde(default)]
     pub row: Stamp,
+    /// The writes that are refused for ever there, each with the time of its fence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fences: Vec<Entry>,
 }
 
 /// In which partitions do answers of yours not count?

@@ -162,7 +162,13 @@ pub fn list_sides(snapshot: &dyn Snapshot, question: &ListSides) -> Result<Sides
         }
         let side = side_of(&value)?;
         let row = held_stamp(snapshot, &key)?;
-        sides.push(SideOf { local_key: ByteBuf::from(key.to_vec()), promise: side.promise(), superseded: side.superseded(), row });
+        sides.push(SideOf {
+            local_key: ByteBuf::from(key.to_vec()),
+            promise: side.promise(),
+            superseded: side.superseded(),
+            row,
+            fences: side.fences().to_vec(),
+        });
     }
     Ok(SidesPage { floor, is_incomplete: false, sides, truncated: false })
 }

@@ -146,6 +146,14 @@ fn take_side(transaction: &mut Transaction<'_>, table: TableId, partition: u8, t
     let mut side = read_side(transaction, &taken.local_key)?;
     let before = side.clone();
     side.take_over(taken.promise, taken.superseded);
+    if !taken.fences.is_empty() {
+        // A write that all who held the register until now refuse must not come to be at those who hold it from now on.
+        let held = transaction.get(keyspaces::ROWS, &taken.local_key)?;
+        let row = held.map(|bytes| held_row(Discipline::Register, &bytes)).transpose()?.and_then(|row| row.entry);
+        for fence in &taken.fences {
+            side.fence(row, fence.id, fence.stamp);
+        }
+    }
     if side != before {
         transaction.put(keyspaces::REGISTER, taken.local_key.to_vec(), side.to_stored());
     }
@@ -182,6 +190,7 @@ fn take_row(schemas: &Schemas, transaction: &mut Transaction<'_>, table: TableId
                                 promise: Stamp::ZERO,
                                 superseded: entry.stamp,
                                 row: entry.stamp,
+                                fences: Vec::new(),
                             };
                             take_side(transaction, table, group.hash()[0], &side)?;
                         }

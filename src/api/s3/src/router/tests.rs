@@ -135,9 +135,7 @@ fn what_is_not_implemented_says_so() {
     for query in ["session", "abac", "metadataTable"] {
         assert_eq!(bucket("GET", query), Err(ErrorCode::NotImplemented), "{query}");
     }
-    for (method, query) in
-        [("GET", "torrent"), ("POST", "select"), ("POST", "restore"), ("PUT", "renameObject"), ("PUT", "retention"), ("PUT", "tagging")]
-    {
+    for (method, query) in [("GET", "torrent"), ("POST", "select"), ("POST", "restore"), ("PUT", "renameObject")] {
         assert_eq!(object(method, query, false), Err(ErrorCode::NotImplemented), "{method} {query}");
     }
     assert_eq!(object("GET", "restore", false), Err(ErrorCode::MethodNotAllowed));
