@@ -10,13 +10,14 @@ use garage_model::{
     error::ClientError,
     node::Node,
     objects::{BucketRef, WriteCondition},
+    rows::bucket::BucketRow,
     uploads::{CompleteRequest, CompletedPart, NewUpload},
 };
 use garage_sim::{
     cluster::{Cluster, ClusterOptions, Nodes},
     seed::Seed,
 };
-use garage_table::group::TableError;
+use garage_table::{control::Effect, group::TableError};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -319,5 +320,36 @@ fn a_completion_repeated_after_its_node_died_is_answered_alike_and_changes_nothi
         let again = cluster.node(2).uploads.complete(&bucket, "key", upload, request(), context()).await.unwrap();
         assert_eq!(again, first, "seed {seed}");
         assert_eq!(content(cluster.node(1), &bucket, "key").await.as_deref(), Some("put since"), "seed {seed}");
+    });
+}
+
+#[test]
+fn a_changed_setting_of_a_bucket_holds_at_every_node_once_it_is_answered() {
+    for_each_seed(|seed| async move {
+        let cluster = Cluster::start(seed, calm()).await;
+        let bucket = cluster.make_bucket(0, "settings").await;
+        for number in 1..10u64 {
+            let change = |row: &mut BucketRow| {
+                row.quotas.objects_max = Some(number);
+                Ok(())
+            };
+            let asked = number as usize % 3;
+            cluster.node(asked).access.buckets().change(bucket.id, Effect::Grants, context(), change).await.unwrap();
+            for node in 0..3 {
+                let seen = cluster.node(node).access.buckets().get(bucket.id, context()).await.unwrap().unwrap();
+                assert_eq!(seen.row.quotas.objects_max, Some(number), "node {node} after a change through node {asked}");
+            }
+        }
+        // Nor does a node that is down hold a change up: whoever is there knows it.
+        let begun = Instant::now();
+        cluster.isolate(2, true);
+        let change = |row: &mut BucketRow| {
+            row.quotas.objects_max = Some(100);
+            Ok(())
+        };
+        cluster.node(0).access.buckets().change(bucket.id, Effect::Grants, context(), change).await.unwrap();
+        assert!(begun.elapsed() < 2 * DELAY_MAX, "{:?}", begun.elapsed());
+        let seen = cluster.node(1).access.buckets().get(bucket.id, context()).await.unwrap().unwrap();
+        assert_eq!(seen.row.quotas.objects_max, Some(100));
     });
 }

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use crate::{
@@ -34,6 +34,8 @@ use crate::{
 pub const LEASE: Duration = Duration::from_secs(5);
 /// How much longer a restricting change waits for nodes that did not confirm it.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(1);
+/// How long a change that grants waits for nodes that act on an older row.
+pub const GRANT_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a node renews its lease.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(1);
 /// How long one renewal may take.
@@ -42,7 +44,7 @@ const RENEWAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Whether a change takes something away from someone, so that no node may act on the row before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// New rows, new rights: a node that does not know yet asks a quorum.
+    /// New rows, new rights. Who has no row asks a quorum; who acts on an older one for a moment does no harm.
     Grants,
     /// Revoked rights, deletions, stricter settings.
     Restricts,
@@ -220,8 +222,8 @@ impl Control {
         }
     }
 
-    /// Changes a row by compare-and-set; `decide` sees the newest row. The change is in every mirror that can be reached when this returns,
-    /// and, if it restricts, no node acts on an older row any more.
+    /// Changes a row by compare-and-set; `decide` sees the newest row. On return every node that answers within [`GRANT_PATIENCE`] acts on
+    /// the change (or has no row, and asks), and, if it restricts, no node at all acts on an older row any more.
     pub async fn update<'a, E, F>(
         &'a self,
         table: TableId,
@@ -234,21 +236,26 @@ impl Control {
         E: Send + 'a,
         F: FnMut(WriteId, Option<HeldRow>) -> BoxFuture<'a, Decision<E>> + Send,
     {
-        let updated = self.tables.update(&self.mirror.group, table, key.clone(), context, decide).await?;
+        let (mut decide, mut is_new) = (decide, true);
+        let noting = |id, held: Option<HeldRow>| {
+            is_new = held.is_none();
+            decide(id, held)
+        };
+        let updated = self.tables.update(&self.mirror.group, table, key.clone(), context, noting).await?;
         if let Updated::Written(row) = &updated {
             self.mirror.take(table, key.clone(), row.clone());
-            self.push(vec![(table, key, row.clone())], effect, context).await;
+            self.push(vec![(table, key, row.clone())], effect, is_new, context).await;
         }
         Ok(updated)
     }
 
-    async fn push(&self, rows: Vec<(TableId, SortKey, HeldRow)>, effect: Effect, context: RequestContext) {
+    async fn push(&self, rows: Vec<(TableId, SortKey, HeldRow)>, effect: Effect, is_new: bool, context: RequestContext) {
         let lease_over = Instant::now() + LEASE + LEASE_MARGIN;
         let cluster = self.tables.cluster().clone();
         let others: Vec<NodeId> = cluster.layout().live_nodes().into_iter().filter(|node| *node != cluster.local()).collect();
         let message = Arc::new(ControlPush { rows });
         let options = CallOptions::until(lease_over).traced(context.trace);
-        let calls: FuturesUnordered<_> = others
+        let mut calls: FuturesUnordered<_> = others
             .into_iter()
             .map(|node| {
                 let (cluster, message) = (cluster.clone(), message.clone());
@@ -258,9 +265,12 @@ impl Control {
         match effect {
             // A node that does not hear of it asks a quorum, or finds its digest to differ.
             Effect::Grants => {
-                let all = calls.for_each(|_| async {});
+                if !is_new {
+                    let _ = timeout(GRANT_PATIENCE, calls.by_ref().for_each(|_| async {})).await;
+                }
+                let rest = calls.for_each(|_| async {});
                 cluster.runtime().spawn("control push", async move {
-                    let _ = timeout_at(lease_over, all).await;
+                    let _ = timeout_at(lease_over, rest).await;
                 });
             }
             Effect::Restricts => {

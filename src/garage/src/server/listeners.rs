@@ -19,8 +19,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Failure, assemble::Server, progress, settings::Settings};
 
-/// How long the first requests after a start wait until enough other nodes are reached.
-const QUORUMS_PATIENCE: Duration = Duration::from_secs(2);
+/// How long clients' first requests after a start wait until enough other nodes are reached; those of operators never do.
+const QUORUMS_PATIENCE: Duration = Duration::from_secs(8);
 /// Permission bits of a Unix socket that anyone may connect to.
 const SOCKET_MODE_PUBLIC: u32 = 0o222;
 /// Permission bits of the admin API's Unix socket.
@@ -95,14 +95,14 @@ pub(super) async fn start(settings: &Settings, runtime: &Runtime, server: &Serve
     let admin: Arc<dyn HttpService> = Arc::new(AdminHttp::new(server.admin.clone(), admin_http_options(settings), registry));
     if let Some(listen) = &config.admin.api_bind_addr {
         let service = plain(&admin, config.admin.tls.as_ref());
-        fronts.push(bind(listen, SOCKET_MODE_ADMIN, "admin.api_bind_addr", service).await?);
+        fronts.push(bind(listen, SOCKET_MODE_ADMIN, "admin.api_bind_addr", service).await?.at_once());
     }
     if let Some(tls) = &config.admin.tls {
         let choice = files_of(tls, runtime, "admin").await?.map(|files| files as Arc<dyn TlsChoice>);
-        fronts.push(bind(&tls.bind_addr, SOCKET_MODE_ADMIN, "admin.tls_bind_addr", admin).await?.with_tls(choice));
+        fronts.push(bind(&tls.bind_addr, SOCKET_MODE_ADMIN, "admin.tls_bind_addr", admin).await?.with_tls(choice).at_once());
     }
     say_what_is_not_served(settings);
-    for Front { listener, service, tls } in fronts {
+    for Front { listener, service, tls, patience } in fronts {
         let options = ServerOptions {
             host_id: server.node.cluster.local().short(),
             connection_count_max: config.max_connections,
@@ -112,7 +112,7 @@ pub(super) async fn start(settings: &Settings, runtime: &Runtime, server: &Serve
         let (cluster, runtime, stop) = (server.node.cluster.clone(), runtime.clone(), stop.clone());
         listeners.tasks.spawn(async move {
             // Clients connect at once and are answered once the others are reached: a moment later, and not with a 503.
-            tokio::select! { biased; () = stop.cancelled() => {} _ = cluster.await_quorums(QUORUMS_PATIENCE) => {} }
+            tokio::select! { biased; () = stop.cancelled() => {} _ = cluster.await_quorums(patience) => {} }
             serve(listener, service, runtime, options, stop).await
         });
     }
@@ -124,11 +124,17 @@ struct Front {
     listener: Listener,
     service: Arc<dyn HttpService>,
     tls: Option<Arc<dyn TlsChoice>>,
+    /// How long it waits for other nodes before it answers.
+    patience: Duration,
 }
 
 impl Front {
     fn with_tls(self, tls: Option<Arc<dyn TlsChoice>>) -> Front {
         Front { tls, ..self }
+    }
+    /// Answers although no other node is reached yet: what operators ask then, they need then.
+    fn at_once(self) -> Front {
+        Front { patience: Duration::ZERO, ..self }
     }
 }
 
@@ -188,7 +194,7 @@ async fn bind(listen: &Listen, unix_mode: u32, setting: &str, service: Arc<dyn H
     let address = ListenAddress::of(listen, unix_mode);
     let listener = Listener::bind(&address, setting).await?;
     progress(&format!("{setting}: listening on {address}"));
-    Ok(Front { listener, service, tls: None })
+    Ok(Front { listener, service, tls: None, patience: QUORUMS_PATIENCE })
 }
 
 fn s3_api(settings: &Settings, runtime: &Runtime, server: &Server) -> S3Api {
