@@ -15,15 +15,13 @@ use arc_swap::ArcSwapOption;
 use garage_db::StoreId;
 use garage_net::{BodyStream, Call, CallError, Caller, Class, Incoming, LayoutMark, NodeId, Refusal, Service, Transport};
 use garage_util::{
+    changes::Watcher,
     config::ConsistencyMode,
     hlc::{SkewError, Stamp},
     runtime::Runtime,
 };
 use serde::{Deserialize, Serialize};
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     clock::{ClockError, DurableClock},
@@ -222,7 +220,7 @@ impl Cluster {
         self.inner.layout.held().mark
     }
     /// Changes whenever the layout history does.
-    pub fn layout_changes(&self) -> watch::Receiver<u64> {
+    pub fn layout_changes(&self) -> Watcher {
         self.inner.layout.changes()
     }
     /// What plain reads and writes wait for.
@@ -348,7 +346,7 @@ impl Cluster {
         self.inner.membership.with_book(|book, _| book.refusals().iter().map(|(address, reason)| (*address, reason.clone())).collect())
     }
     /// Changes whenever a node comes up, goes down or is learnt.
-    pub fn peer_changes(&self) -> watch::Receiver<u64> {
+    pub fn peer_changes(&self) -> Watcher {
         self.inner.membership.changes()
     }
     /// Dials `address`, where `node` is expected, and keeps it as a peer; what `garage node connect` does.

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::{cluster::Cluster, network::Conditions, seed::Seed};
 
@@ -33,17 +34,16 @@ enum Fault {
 const CLOCK_OFFSET_MAX_MS: u64 = 40_000;
 
 /// Brings faults upon a cluster until `over`, one every `pause_max` or sooner, then mends everything but rot and restarts every node.
-pub async fn torment(cluster: &mut Cluster, mut seed: Seed, faults: Faults, pause_max: Duration, mut over: watch::Receiver<bool>) {
+pub async fn torment(cluster: &mut Cluster, mut seed: Seed, faults: Faults, pause_max: Duration, over: CancellationToken) {
     let mut tormentor = Tormentor { open: Vec::new(), rotten: BTreeSet::new() };
     if faults != Faults::None {
         tormentor.one_wrong_clock(cluster, &mut seed);
     }
-    while faults != Faults::None && !*over.borrow() {
+    while faults != Faults::None && !over.is_cancelled() {
         let pause = Duration::from_millis(200 + seed.pick(pause_max.as_millis() as u64));
         tokio::select! {
             biased;
-            // Its sender lives until the clients are done.
-            _ = over.changed() => break,
+            () = over.cancelled() => break,
             () = sleep(pause) => {}
         }
         let may_add = faults == Faults::Any || tormentor.open.is_empty();

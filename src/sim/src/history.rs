@@ -2,7 +2,7 @@
 //!
 //! Times are counts that rise with every beginning and end, so "before" is exact even within one moment of virtual time.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use parking_lot::Mutex;
 
@@ -197,7 +197,7 @@ pub fn is_linearizable(calls: &[Call]) -> bool {
     calls.retain(|call| call.told != Told::Failed);
     calls.sort_by_key(|call| (!call.must_happen(), call.end, call.begin));
     let must_count = calls.iter().filter(|call| call.must_happen()).count();
-    let mut search = Search { calls, must_count, seen: HashSet::new() };
+    let mut search = Search { calls, must_count, seen: BTreeSet::new() };
     search.explain([0; CALLS_MAX / 64], 0)
 }
 
@@ -205,7 +205,7 @@ struct Search<'a> {
     /// Those that must happen first, by their ends.
     calls: Vec<&'a Call>,
     must_count: usize,
-    seen: HashSet<(Mask, Value)>,
+    seen: BTreeSet<(Mask, Value)>,
 }
 
 impl Search<'_> {

@@ -13,10 +13,10 @@ use std::{
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use garage_net::{Answer, Call, CallError, Caller, ConnectError, ConnectionEvent, ConnectionInfo, Incoming, NodeId, Service, Transport};
-use garage_util::runtime::Runtime;
+use garage_util::{changes::Changes, runtime::Runtime};
 use parking_lot::Mutex;
 use tokio::{
-    sync::{broadcast, watch},
+    sync::broadcast,
     time::{sleep, timeout_at},
 };
 
@@ -51,7 +51,7 @@ struct Net {
     /// Nodes whose every packet, either way, takes this much longer.
     slow: BTreeMap<NodeId, Duration>,
     /// Counts up at each change of cuts and nodes.
-    changes: watch::Sender<u64>,
+    changes: Changes,
     /// Calls and bytes, answers included and bodies not, by kind of message.
     traffic: BTreeMap<&'static str, Traffic>,
     trace: Trace,
@@ -105,21 +105,20 @@ impl Net {
         self.cuts.contains(&(from, to))
     }
     fn changed(&self) {
-        self.changes.send_modify(|count| *count += 1);
+        self.changes.tell();
     }
 }
 
 impl Network {
     /// A network with these conditions; chance comes from `seed`, calls are told to `trace`.
     pub fn new(seed: Seed, conditions: Conditions, trace: Trace) -> Network {
-        let (changes, _) = watch::channel(0);
         Network(Arc::new(Mutex::new(Net {
             seed,
             conditions,
             nodes: BTreeMap::new(),
             cuts: BTreeSet::new(),
             slow: BTreeMap::new(),
-            changes,
+            changes: Changes::new(),
             traffic: BTreeMap::new(),
             trace,
         })))
@@ -184,7 +183,7 @@ impl Network {
     async fn carry(&self, from: NodeId, to: NodeId) -> Result<(), CallError> {
         let delay = self.0.lock().delay_between(from, to);
         sleep(delay).await;
-        let mut changes = self.0.lock().changes.subscribe();
+        let mut changes = self.0.lock().changes.watch();
         let waited = timeout_at(tokio::time::Instant::now() + IDLE_TIMEOUT, async {
             while self.0.lock().is_cut(from, to) {
                 if changes.changed().await.is_err() {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use garage_net::NodeId;
 use garage_rpc::layout::{LayoutVersion, Role, RoleChange, ZoneRedundancy};
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use crate::{client::World, seed::Seed};
 
@@ -26,12 +27,11 @@ pub struct Operator {
 
 impl Operator {
     /// Changes the layout of these nodes until `over`.
-    pub async fn run(mut self, ids: Vec<NodeId>, mut over: watch::Receiver<bool>) {
-        while !*over.borrow() {
+    pub async fn run(mut self, ids: Vec<NodeId>, over: CancellationToken) {
+        while !over.is_cancelled() {
             tokio::select! {
                 biased;
-                // Its sender lives until the clients are done.
-                _ = over.changed() => return,
+                () = over.cancelled() => return,
                 () = sleep(Duration::from_millis(self.seed.pick(PAUSE_MAX_MS))) => {}
             }
             self.change(&ids).await;

@@ -2,10 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     check::violations,
@@ -141,7 +139,7 @@ fn lifetime(options: WorkloadOptions) -> Duration {
 
 /// Clients and faults side by side; ends with everything mended.
 async fn live(cluster: &mut Cluster, world: &World, options: WorkloadOptions) {
-    let (done, over) = watch::channel(false);
+    let over = CancellationToken::new();
     let torment_seed = cluster.fork_seed(50);
     let clients = (0..options.clients_count).map(|number| {
         let client = Client { world: world.clone(), seed: cluster.fork_seed(100 + number as u64), habit: options.habit, known: None };
@@ -155,7 +153,7 @@ async fn live(cluster: &mut Cluster, world: &World, options: WorkloadOptions) {
         } else {
             clients.await;
         }
-        done.send_replace(true);
+        over.cancel();
     };
     let operator = Operator { world: world.clone(), seed: cluster.fork_seed(60), zone_count: cluster.options().zone_count };
     let ids = (0..cluster.count()).map(|index| cluster.id(index)).collect();

@@ -3,6 +3,7 @@
 //! Reading order: `runtime` (how code reaches the outside world), `hlc` (stamps), `id`, `encoding`, `disk`, `config`, `workers`.
 //! This crate knows no word of the domain: no node, bucket or block.
 
+pub mod changes;
 pub mod config;
 pub mod disk;
 pub mod encoding;

@@ -17,9 +17,12 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use garage_net::{LayoutMark, NodeId, Refusal};
-use garage_util::encoding::Stored;
+use garage_util::{
+    changes::{Changes, Watcher},
+    encoding::Stored,
+};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::ballot::BallotBox;
 use crate::{
@@ -77,7 +80,7 @@ pub(crate) struct LayoutKeeper {
     files: StateFiles,
     /// One change at a time; also orders the saves.
     changing: tokio::sync::Mutex<()>,
-    changed: watch::Sender<u64>,
+    changed: Changes,
     /// Operations that planned with older versions and may still be under way.
     older_in_use: Mutex<Vec<Weak<()>>>,
     /// Whether the sync tracker is raised by [`crate::Cluster::layout_synced`] alone.
@@ -104,7 +107,7 @@ impl LayoutKeeper {
             held: ArcSwap::from_pointee(Held::new(history, Arc::new(()))),
             files,
             changing: tokio::sync::Mutex::new(()),
-            changed: watch::Sender::new(0),
+            changed: Changes::new(),
             older_in_use: Mutex::new(Vec::new()),
             syncs_by_caller: AtomicBool::new(false),
             abstains: AtomicBool::new(false),
@@ -119,8 +122,8 @@ impl LayoutKeeper {
         self.held.load_full()
     }
 
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+    pub(crate) fn changes(&self) -> Watcher {
+        self.changed.watch()
     }
 
     /// Asks for the history to be compared with a peer's.
@@ -153,7 +156,7 @@ impl LayoutKeeper {
         };
         drop(held);
         self.held.store(Arc::new(Held::new(history, in_use)));
-        self.changed.send_modify(|count| *count += 1);
+        self.changed.tell();
         Ok(value)
     }
 

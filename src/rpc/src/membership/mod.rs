@@ -24,10 +24,13 @@ use std::{
 
 use bytes::Bytes;
 use garage_net::{Answer, CallError, NodeId};
-use garage_util::runtime::Runtime;
+use garage_util::{
+    changes::{Changes, Watcher},
+    runtime::Runtime,
+};
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc},
     time::Instant,
 };
 
@@ -87,7 +90,7 @@ pub(crate) struct Membership {
     generation: AtomicU64,
     sequence: AtomicU64,
     datagrams: mpsc::Sender<(NodeId, Bytes)>,
-    changed: watch::Sender<u64>,
+    changed: Changes,
     /// Something worth saving was learnt.
     save_wakes: Notify,
     /// Somebody may have to be dialled.
@@ -131,7 +134,7 @@ impl Membership {
             own_store: Mutex::default(),
             sequence: AtomicU64::new(0),
             datagrams,
-            changed: watch::Sender::new(0),
+            changed: Changes::new(),
             save_wakes: Notify::new(),
             dial_wakes: Notify::new(),
             spread_wakes: Notify::new(),
@@ -148,8 +151,8 @@ impl Membership {
     pub(crate) fn with_book<T>(&self, look: impl FnOnce(&PeerBook, Instant) -> T) -> T {
         look(&self.book.lock(), Instant::now())
     }
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+    pub(crate) fn changes(&self) -> Watcher {
+        self.changed.watch()
     }
     /// The nodes that are known and connected, sorted.
     pub(crate) fn connected(&self) -> BTreeSet<NodeId> {
@@ -267,7 +270,7 @@ impl Membership {
         }
         if learned.is_new_node {
             self.spread_wakes.notify_one();
-            self.changed.send_modify(|count| *count += 1);
+            self.changed.tell();
         }
     }
 

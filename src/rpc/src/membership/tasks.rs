@@ -112,7 +112,7 @@ impl Membership {
     fn note_alive(&self, node: NodeId, is_alive: bool) {
         tracing::info!(%node, is_alive, "the gossip changed its mind");
         self.book.lock().suspected(node, !is_alive);
-        self.changed.send_modify(|count| *count += 1);
+        self.changed.tell();
     }
 
     fn note_announcement(&self, cluster: &Cluster, announcement: super::Announcement) {
@@ -137,7 +137,7 @@ impl Membership {
     fn note_connected(&self, node: NodeId, address: SocketAddr) {
         let learned = self.book.lock().connected(node, address, Instant::now(), self.runtime.now_ms());
         self.follow_up(learned);
-        self.changed.send_modify(|count| *count += 1);
+        self.changed.tell();
     }
 }
 
@@ -168,7 +168,7 @@ async fn follow_connections(
             Ok(ConnectionEvent::Down { node, reason }) => {
                 tracing::info!(%node, reason, "connection lost");
                 membership.book.lock().disconnected(node, Instant::now());
-                membership.changed.send_modify(|count| *count += 1);
+                membership.changed.tell();
                 membership.dial_wakes.notify_one();
             }
             Ok(ConnectionEvent::Refused { address, node, reason }) => {
@@ -193,7 +193,7 @@ fn resync(membership: &Membership, transport: &dyn Transport, up: &impl Fn(NodeI
     for (node, address) in connections.into_iter().filter(|(node, _)| !known.contains(node)) {
         up(node, address);
     }
-    membership.changed.send_modify(|count| *count += 1);
+    membership.changed.tell();
     membership.dial_wakes.notify_one();
 }
 
