@@ -195,7 +195,7 @@ impl Syncer {
             .on_plain::<ListSides, _>(move |_, _, question| {
                 let this = sides.clone();
                 async move {
-                    let is_incomplete = !this.is_whole(question.partition);
+                    let is_incomplete = !question.partitions.iter().all(|partition| this.is_whole(*partition));
                     let page = this.read(move |snapshot| replica::list_sides(snapshot, &question)).await?;
                     Ok(SidesPage { is_incomplete, ..page })
                 }

@@ -194,6 +194,8 @@ pub(super) struct Drive<'a> {
     backoffs: Vec<(Instant, usize, garage_util::hlc::Stamp)>,
     failures: Failures,
     sent_bytes: usize,
+    /// Whether some row was sent, an own one or another's that is written back.
+    has_written: bool,
 }
 
 /// Runs a batch of operations to their ends. What is under way of finished writes ends in the background.
@@ -219,11 +221,12 @@ pub(super) async fn drive<'a>(
         backoffs: Vec::new(),
         failures: Failures::default(),
         sent_bytes: 0,
+        has_written: false,
     };
     drive.run().await?;
-    let Drive { operations, calls, failures, sent_bytes, placement, .. } = drive;
-    let is_write = operations.iter().any(|operation| operation.own.is_some());
-    if is_write && !calls.is_empty() {
+    let Drive { operations, calls, failures, sent_bytes, has_written, placement, .. } = drive;
+    // Also what is written back: the last replica is often the one that lacks the row.
+    if has_written && !calls.is_empty() {
         // The placement is held by the calls' futures: until the last copy has ended, this node is not done with its layout.
         let held = calls.into_iter().map(|call| {
             let placement = placement.clone();
@@ -357,6 +360,7 @@ impl Drive<'_> {
         let sent = (index, phase);
         let hedge_delay = |node: &NodeId| self.tables.cluster.hedge_delay(*node);
         let is_query = matches!(message, register::Message::Query);
+        self.has_written |= matches!(message, register::Message::Apply { .. });
         let (first, spare) = if is_query { self.split_nearest(index, &to) } else { (to, Vec::new()) };
         let delay = first.iter().map(hedge_delay).max().unwrap_or_default();
         for (order, node) in first.iter().enumerate() {

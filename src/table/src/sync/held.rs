@@ -20,8 +20,7 @@ pub fn ring_partitions(digest_partition: u8, partition_count: usize) -> impl Ite
 
 /// The digest partitions that a node holds in one version, ascending.
 pub fn digest_partitions(version: &LayoutVersion, node: NodeId) -> BTreeSet<u8> {
-    let held: BTreeSet<Partition> = version.partitions_of(node).collect();
-    (0..=u8::MAX).filter(|digest| ring_partitions(*digest, version.partition_count).all(|ring| held.contains(&ring))).collect()
+    (0..=u8::MAX).filter(|digest| ring_partitions(*digest, version.partition_count).all(|ring| version.holds(node, ring))).collect()
 }
 
 /// The digest partitions that a node holds in any live version, ascending.

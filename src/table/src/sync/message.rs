@@ -167,13 +167,14 @@ pub enum Taken {
     Guarded,
 }
 
-/// Lists what is kept beside the registers of a partition, in order of local keys.
+/// Lists what is kept beside the registers of these tables in these partitions, in order of local keys. One question for all of them:
+/// most have little or nothing to tell, and a node that moves in asks about every one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ListSides {
-    /// The table.
-    pub table: TableId,
-    /// The digest partition.
-    pub partition: u8,
+    /// The tables, ascending.
+    pub tables: Vec<TableId>,
+    /// Digest partitions, ascending.
+    pub partitions: ByteBuf,
     /// Only local keys above this one; empty: from the beginning.
     pub after: ByteBuf,
 }
@@ -181,9 +182,9 @@ pub struct ListSides {
 /// A page of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SidesPage {
-    /// The answerer's floor of dropped tombstones in this partition.
-    pub floor: Stamp,
-    /// Whether the answerer does not hold the partition whole, and so can't vouch for this.
+    /// The answerer's floors of dropped tombstones, where there are any, of all that this page is about.
+    pub floors: Vec<(TableId, u8, Stamp)>,
+    /// Whether the answerer does not hold some of the partitions whole, and so can't vouch for this.
     #[serde(default)]
     pub is_incomplete: bool,
     /// In order.

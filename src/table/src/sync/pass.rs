@@ -3,7 +3,7 @@
 //! What is equal costs one call for all tables and partitions; what differs costs about the rows that differ. A pass makes this replica
 //! hold all that the peer holds, and gives the peer what it lacks, unless told to leave that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use garage_db::{DbError, TransactError};
@@ -122,6 +122,8 @@ pub struct PassReport {
     pub given_count: usize,
     /// Registers settled by a quorum because a promise stood against their row.
     pub settled_count: usize,
+    /// Rows that were not taken: what they follow from is not there yet, or has promised a greater ballot.
+    pub guarded_count: usize,
 }
 
 impl PassReport {
@@ -132,7 +134,12 @@ impl PassReport {
             pulled_count: self.pulled_count + other.pulled_count,
             given_count: self.given_count + other.given_count,
             settled_count: self.settled_count + other.settled_count,
+            guarded_count: self.guarded_count + other.guarded_count,
         }
+    }
+    /// Whether rows may still differ: a quorum has those that were settled, but perhaps not this pair of replicas.
+    pub fn is_to_be_repeated(self) -> bool {
+        0 < self.settled_count + self.guarded_count
     }
 }
 
@@ -149,6 +156,23 @@ type Place = (TableId, u8);
 /// Registers that only a read by quorum may settle.
 type ToSettle = Vec<(Group, SortKey)>;
 
+/// Rows that a replica did not take.
+#[derive(Default)]
+struct Refused {
+    promised: ToSettle,
+    guarded_count: usize,
+}
+
+impl Refused {
+    fn note(&mut self, place: (Group, SortKey), taken: Taken) {
+        match taken {
+            Taken::Held | Taken::Outrun => {}
+            Taken::Promised => self.promised.push(place),
+            Taken::Guarded => self.guarded_count += 1,
+        }
+    }
+}
+
 impl Pass<'_> {
     /// Compares these digest partitions, which both replicas hold.
     pub async fn run(&self, partitions: &[u8]) -> Result<PassReport, SyncError> {
@@ -156,7 +180,7 @@ impl Pass<'_> {
             return Ok(PassReport::default());
         }
         if self.purpose == Purpose::Promises {
-            self.take_all_sides(partitions).await?;
+            self.take_sides(partitions).await?;
             return Ok(PassReport::default());
         }
         let (schemas, asked) = (self.syncer.store.schemas().clone(), partitions.to_vec());
@@ -174,7 +198,7 @@ impl Pass<'_> {
         let report = reports.try_fold(report, |sum, one| async move { Ok(sum.plus(one)) }).await?;
         if self.purpose == Purpose::Move {
             // After the rows: a row below a promise that only the peer made is taken, as it was there before the promise.
-            self.take_all_sides(partitions).await?;
+            self.take_sides(partitions).await?;
         }
         Ok(report)
     }
@@ -242,7 +266,7 @@ impl Pass<'_> {
     /// Brings what is wanted, gives what the other lacks, settles what promises stand against.
     async fn exchange(&self, place: Place, differences: Differences, floor: Stamp) -> Result<PassReport, SyncError> {
         let mut report = PassReport::default();
-        let (mut surplus, mut to_settle) = (differences.surplus, Vec::new());
+        let (mut surplus, mut refused) = (differences.surplus, Refused::default());
         let mut wanted = &differences.wanted[..];
         if !self.purpose.pulls() {
             surplus.extend(wanted.iter().copied());
@@ -257,46 +281,42 @@ impl Pass<'_> {
             }
             wanted = &wanted[answered_count..];
             report.pulled_count += fetched.rows.len();
-            let (outrun, promised) = self.take(place, fetched.rows).await?;
-            surplus.extend(outrun);
-            to_settle.extend(promised);
+            surplus.extend(self.take(place, fetched.rows, &mut refused).await?);
         }
         if self.purpose.gives() {
-            let (given_count, promised) = self.give(place, surplus).await?;
-            report.given_count += given_count;
-            to_settle.extend(promised);
+            report.given_count += self.give(place, surplus, &mut refused).await?;
         } else {
             // It was left over here from a time when this node held the partition before, or before a loss.
             self.syncer.store.drop_outlived(place.0, place.1, surplus, floor).await?;
         }
         if self.purpose != Purpose::Salvage {
             // Where a loss is accepted there may be no quorum to settle anything yet; the next comparison does.
-            report.settled_count = to_settle.len();
-            self.settle(place.0, to_settle).await?;
+            report.settled_count = refused.promised.len();
+            self.settle(place.0, refused.promised).await?;
         }
+        report.guarded_count = refused.guarded_count;
         Ok(report)
     }
 
-    /// Takes rows that came; those that are held newer here, and those that a promise stands against.
-    async fn take(&self, (table, partition): Place, rows: Vec<SyncRow>) -> Result<(Vec<KeyHash>, ToSettle), SyncError> {
+    /// Takes rows that came; those that are held newer here.
+    async fn take(&self, (table, partition): Place, rows: Vec<SyncRow>, refused: &mut Refused) -> Result<Vec<KeyHash>, SyncError> {
         let rows: Vec<SyncRow> = rows.into_iter().filter(|row| Group::new(row.group.0.clone()).hash()[0] == partition).collect();
         let rows = self.syncer.complete(self.peer, table, rows).await?;
         let keys: Vec<(Group, SortKey)> = rows.iter().map(|row| (Group::new(row.group.0.clone()), row.key.clone())).collect();
         let why = if self.purpose == Purpose::Repair { Why::Repair } else { Why::Move };
         let taken = self.syncer.store.take_rows(table, rows, why).await?.value;
-        let (mut outrun, mut promised) = (Vec::new(), Vec::new());
+        let mut outrun = Vec::new();
         for ((group, key), taken) in keys.into_iter().zip(taken) {
-            match taken {
-                Taken::Held | Taken::Guarded => {}
-                Taken::Outrun => outrun.push(KeyHash::of(&group.local_key(table, &key.0))),
-                Taken::Promised => promised.push((group, key)),
+            if taken == Taken::Outrun {
+                outrun.push(KeyHash::of(&group.local_key(table, &key.0)));
             }
+            refused.note((group, key), taken);
         }
-        Ok((outrun, promised))
+        Ok(outrun)
     }
 
-    async fn give(&self, (table, partition): Place, keys: Vec<KeyHash>) -> Result<(usize, ToSettle), SyncError> {
-        let (mut given_count, mut promised, mut keys) = (0, Vec::new(), keys.into_iter().peekable());
+    async fn give(&self, (table, partition): Place, keys: Vec<KeyHash>, refused: &mut Refused) -> Result<usize, SyncError> {
+        let (mut given_count, mut keys) = (0, keys.into_iter().peekable());
         while keys.peek().is_some() {
             let (mut rows, mut size_bytes) = (Vec::new(), 0);
             while rows.len() < SYNC_ROWS_MAX && size_bytes < SYNC_BYTES_MAX {
@@ -316,10 +336,9 @@ impl Pass<'_> {
             let are_left_over = self.purpose == Purpose::HandOver;
             let answer = self.call(&GiveRows { table, rows, are_left_over }).await?;
             self.syncer.cluster().note_store_mark(self.peer, answer.mark);
-            let refused = places.into_iter().zip(answer.taken).filter(|(_, taken)| *taken == Taken::Promised);
-            promised.extend(refused.map(|(place, _)| place));
+            places.into_iter().zip(answer.taken).for_each(|(place, taken)| refused.note(place, taken));
         }
-        Ok((given_count, promised))
+        Ok(given_count)
     }
 
     /// A promise stands against these rows: fresh stamps bring them past it (rule 11).
@@ -330,27 +349,29 @@ impl Pass<'_> {
         Ok(restamps.buffer_unordered(SETTLED_AT_ONCE_MAX).try_collect().await?)
     }
 
-    async fn take_all_sides(&self, partitions: &[u8]) -> Result<(), SyncError> {
+    /// Takes over what the peer keeps beside its registers in these partitions.
+    async fn take_sides(&self, partitions: &[u8]) -> Result<(), SyncError> {
         let tables: Vec<TableId> = self.syncer.store.schemas().ids().collect();
-        let places = partitions.iter().flat_map(|partition| tables.iter().map(|table| (*table, *partition)));
-        let places: Vec<Place> = places.collect();
-        stream::iter(places).map(Ok).try_for_each_concurrent(PARTITIONS_AT_ONCE_MAX, |place| self.take_sides(place)).await
-    }
-
-    async fn take_sides(&self, (table, partition): Place) -> Result<(), SyncError> {
+        let places: BTreeSet<Place> = tables.iter().flat_map(|table| partitions.iter().map(|partition| (*table, *partition))).collect();
         let mut after = ByteBuf::new();
         loop {
-            let page = self.call(&ListSides { table, partition, after }).await?;
+            let question = ListSides { tables: tables.clone(), partitions: ByteBuf::from(partitions), after };
+            let page = self.call(&question).await?;
             if page.is_incomplete && self.purpose.needs_whole() {
                 return Err(SyncError::Incomplete { node: self.peer });
             }
             let last = page.sides.last().map(|side| side.local_key.clone());
-            let doubtful = self.syncer.store.take_sides(table, partition, page.sides, page.floor).await?;
+            let doubtful = self.syncer.store.take_sides(places.clone(), page.sides, page.floors).await?;
             if self.purpose == Purpose::Move {
-                self.settle(table, doubtful).await?;
+                let mut by_table = BTreeMap::<TableId, ToSettle>::new();
+                doubtful.into_iter().for_each(|(table, group, key)| by_table.entry(table).or_default().push((group, key)));
+                for (table, keys) in by_table {
+                    self.settle(table, keys).await?;
+                }
             }
             match last {
-                Some(last) if page.truncated => after = last,
+                Some(last) if page.truncated && question.after < last => after = last,
+                Some(_) if page.truncated => return Err(SyncError::Nonsense { node: self.peer }),
                 _ => return Ok(()),
             }
         }

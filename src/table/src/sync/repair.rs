@@ -47,9 +47,10 @@ impl Schedule {
         self.peers.iter().filter(|(_, due)| due.is_up).map(|(node, due)| (*node, due.at)).min_by_key(|(node, at)| (*at, *node))
     }
 
-    fn done(&mut self, node: NodeId, succeeded: bool, now: Instant, random: u64) {
+    /// A comparison has ended; `is_equal`: it left no difference that it knows of, and need not be repeated soon.
+    fn done(&mut self, node: NodeId, is_equal: bool, now: Instant, random: u64) {
         let Some(due) = self.peers.get_mut(&node) else { return };
-        if succeeded {
+        if is_equal {
             due.backoff.reset();
             // Spread, so that nodes started together do not compare together for ever.
             due.at = now + SYNC_PERIOD.mul_f64(1.0 + 0.2 * (random >> 40) as f64 / (1u64 << 24) as f64);
@@ -80,7 +81,8 @@ impl RepairWorker {
             return Step::Idle(wait);
         }
         let outcome = self.syncer.repair_with(node).await;
-        self.schedule.done(node, outcome.is_ok(), Instant::now(), self.syncer.cluster().runtime().random_u64());
+        let is_equal = outcome.as_ref().is_ok_and(|report| !report.is_to_be_repeated());
+        self.schedule.done(node, is_equal, Instant::now(), self.syncer.cluster().runtime().random_u64());
         match outcome {
             Ok(report) => {
                 self.last_failure = None;
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comparison_that_fails_is_tried_again_with_growing_waits() {
+    fn a_comparison_that_fails_or_leaves_differences_is_repeated_with_growing_waits() {
         let (mut schedule, mut now) = (Schedule::new(), Instant::now());
         seen(&mut schedule, true, now);
         for _ in 0..20 {

@@ -1,7 +1,10 @@
 //! What a replica answers about its rows, over one snapshot.
 
-use garage_db::Snapshot;
+use std::ops::Bound;
+
+use garage_db::{Direction, Snapshot};
 use garage_rpc::StoreMark;
+use garage_util::hlc::Stamp;
 use serde_bytes::ByteBuf;
 
 use super::{
@@ -143,32 +146,41 @@ pub fn row_of(
     Ok(Some(SyncRow { group: group.key().clone(), key: sort_key, row, companions: own, has_more }))
 }
 
-/// A page of what is kept beside the registers of a partition.
+/// A page of what is kept beside the registers of some tables in some partitions.
 pub fn list_sides(snapshot: &dyn Snapshot, question: &ListSides) -> Result<SidesPage, StoreError> {
-    let prefix = [question.table.0, question.partition];
-    let floor = partition_floor(snapshot, question.table, question.partition)?;
-    let start = if question.after.is_empty() { prefix.to_vec() } else { [&question.after[..], &[0]].concat() };
-    let end = garage_db::engine::prefix_end(&prefix);
-    let to = end.as_deref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-    let mut sides = Vec::new();
-    for item in snapshot.range(keyspaces::REGISTER, std::ops::Bound::Included(&start), to, garage_db::Direction::Forward) {
-        if sides.len() == SIDES_PER_PAGE_MAX {
-            return Ok(SidesPage { floor, is_incomplete: false, sides, truncated: true });
-        }
-        let (key, value) = item?;
-        // The partition's floor lies under the prefix itself.
-        if key.len() == prefix.len() {
+    let mut page = SidesPage { floors: Vec::new(), is_incomplete: false, sides: Vec::new(), truncated: false };
+    for (table, partition) in question.tables.iter().flat_map(|table| question.partitions.iter().map(|partition| (*table, *partition))) {
+        let prefix = [table.0, partition];
+        // What comes before the place where the last page ended was listed whole.
+        if question.after.get(..prefix.len()).is_some_and(|ended_in| prefix[..] < *ended_in) {
             continue;
         }
-        let side = side_of(&value)?;
-        let row = held_stamp(snapshot, &key)?;
-        sides.push(SideOf {
-            local_key: ByteBuf::from(key.to_vec()),
-            promise: side.promise(),
-            superseded: side.superseded(),
-            row,
-            fences: side.fences().to_vec(),
-        });
+        let floor = partition_floor(snapshot, table, partition)?;
+        if floor != Stamp::ZERO {
+            page.floors.push((table, partition, floor));
+        }
+        let start = if question.after.starts_with(&prefix) { [&question.after[..], &[0]].concat() } else { prefix.to_vec() };
+        let end = garage_db::engine::prefix_end(&prefix);
+        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        for item in snapshot.range(keyspaces::REGISTER, Bound::Included(&start), to, Direction::Forward) {
+            if page.sides.len() == SIDES_PER_PAGE_MAX {
+                return Ok(SidesPage { truncated: true, ..page });
+            }
+            let (key, value) = item?;
+            // The partition's floor lies under the prefix itself.
+            if key.len() == prefix.len() {
+                continue;
+            }
+            let side = side_of(&value)?;
+            let row = held_stamp(snapshot, &key)?;
+            page.sides.push(SideOf {
+                local_key: ByteBuf::from(key.to_vec()),
+                promise: side.promise(),
+                superseded: side.superseded(),
+                row,
+                fences: side.fences().to_vec(),
+            });
+        }
     }
-    Ok(SidesPage { floor, is_incomplete: false, sides, truncated: false })
+    Ok(page)
 }

@@ -4,6 +4,8 @@
 //! - a register row comes in as an apply with its own stamp as ballot: no promise is ignored (rules 3 and 11);
 //! - a row comes in together with its companions, never before them.
 
+use std::collections::BTreeSet;
+
 use garage_db::{Committed, TransactError, Transaction};
 use garage_rpc::register::{self, ApplyAnswer};
 use garage_util::{encoding::Stored, hlc::Stamp};
@@ -75,24 +77,27 @@ impl Store {
         dropped.await.map(drop)
     }
 
-    /// Takes over what another replica keeps beside its registers, and its floor; the registers whose row here is another than there and
-    /// lies below the promise: it may have been accepted by new holders alone, and a round has to decide whether it counts.
+    /// Takes over what another replica keeps beside its registers in these places, and its floors; the registers whose row here is another
+    /// than there and lies below the promise: it may have been accepted by new holders alone, and a round has to decide whether it counts.
     pub async fn take_sides(
         &self,
-        table: TableId,
-        partition: u8,
+        places: BTreeSet<(TableId, u8)>,
         sides: Vec<SideOf>,
-        floor: Stamp,
-    ) -> Result<Vec<(Group, SortKey)>, TransactError<StoreError>> {
+        floors: Vec<(TableId, u8, Stamp)>,
+    ) -> Result<Vec<(TableId, Group, SortKey)>, TransactError<StoreError>> {
         let taken = self.db().transact(move |transaction| {
-            raise_partition_floor(transaction, table, partition, floor)?;
+            for (table, partition, floor) in floors {
+                if !places.contains(&(table, partition)) {
+                    return Err(StoreError::BadRequest("the floor of another partition".to_string()));
+                }
+                raise_partition_floor(transaction, table, partition, floor)?;
+            }
             let mut doubtful = Vec::new();
             for side in &sides {
-                take_side(transaction, table, partition, side)?;
+                let (table, group, key) = take_side(transaction, &places, side)?;
                 let held = held_stamp(transaction, &side.local_key)?;
-                let is_doubtful = Stamp::ZERO < held && held < side.promise && held != side.row;
-                if let Some((_, group, key)) = split_local_key(&side.local_key).filter(|_| is_doubtful) {
-                    doubtful.push((group, key));
+                if Stamp::ZERO < held && held < side.promise && held != side.row {
+                    doubtful.push((table, group, key));
                 }
             }
             Ok(doubtful)
@@ -138,11 +143,14 @@ pub(super) fn remove_row(
     Ok(())
 }
 
-fn take_side(transaction: &mut Transaction<'_>, table: TableId, partition: u8, taken: &SideOf) -> Result<(), StoreError> {
-    let place = split_local_key(&taken.local_key).filter(|(of, group, _)| *of == table && group.hash()[0] == partition);
-    if place.is_none() {
-        return Err(StoreError::BadRequest("the side of a register of another partition".to_string()));
-    }
+/// Takes one side over; the register that it belongs to, which has to lie in one of these places.
+fn take_side(
+    transaction: &mut Transaction<'_>,
+    places: &BTreeSet<(TableId, u8)>,
+    taken: &SideOf,
+) -> Result<(TableId, Group, SortKey), StoreError> {
+    let register = split_local_key(&taken.local_key).filter(|(table, group, _)| places.contains(&(*table, group.hash()[0])));
+    let register = register.ok_or_else(|| StoreError::BadRequest("the side of a register of another partition".to_string()))?;
     let mut side = read_side(transaction, &taken.local_key)?;
     let before = side.clone();
     side.take_over(taken.promise, taken.superseded);
@@ -157,7 +165,7 @@ fn take_side(transaction: &mut Transaction<'_>, table: TableId, partition: u8, t
     if side != before {
         transaction.put(keyspaces::REGISTER, taken.local_key.to_vec(), side.to_stored());
     }
-    Ok(())
+    Ok(register)
 }
 
 fn take_row(schemas: &Schemas, transaction: &mut Transaction<'_>, table: TableId, row: SyncRow, why: Why) -> Result<Taken, StoreError> {
@@ -192,7 +200,7 @@ fn take_row(schemas: &Schemas, transaction: &mut Transaction<'_>, table: TableId
                                 row: entry.stamp,
                                 fences: Vec::new(),
                             };
-                            take_side(transaction, table, group.hash()[0], &side)?;
+                            take_side(transaction, &BTreeSet::from([(table, group.hash()[0])]), &side)?;
                         }
                         Ok(Taken::Outrun)
                     }
