@@ -135,6 +135,9 @@ pub struct Cluster {
 
 /// How long the simulation waits, in virtual time, for what must come about by itself.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long replicas may differ once nothing is wrong any more. What a node missed without having been away (its disk was full, a message was
+/// lost) is found by the comparison that comes without a cause; what that one leaves to a quorum to settle, soon after.
+const IDENTICAL_WITHIN: Duration = Duration::from_secs(2 * garage_table::limits::SYNC_PERIOD.as_secs());
 
 impl Cluster {
     /// Starts all nodes, lets them find each other, applies a layout.
@@ -397,19 +400,38 @@ impl Cluster {
 
     /// Waits until one layout version is live, on every node that is up.
     pub async fn await_moved(&self) {
-        self.await_condition("one layout version is live", |cluster| {
-            let layouts = cluster.alive().into_iter().map(|index| cluster.node(index).cluster.layout());
-            layouts.into_iter().all(|layout| layout.live().count() == 1)
-        })
-        .await;
+        let has_moved = |index: usize| self.node(index).cluster.layout().live().count() == 1;
+        let deadline = Instant::now() + PATIENCE;
+        while !self.alive().into_iter().all(has_moved) {
+            if deadline < Instant::now() {
+                let states: Vec<String> = self.alive().into_iter().map(|index| self.layout_state(index)).collect();
+                panic!("seed {}: after {PATIENCE:?} several layout versions are live:\n{}", self.seed.number(), states.join("\n"));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// What a node knows of the layout, and what its workers last failed of: to be printed with a failure.
+    fn layout_state(&self, index: usize) -> String {
+        let node = self.node(index);
+        let layout = node.cluster.layout();
+        let trackers: Vec<String> = layout.live_trackers().iter().map(|(id, trackers)| format!("{}: {trackers:?}", id.0[0] - 1)).collect();
+        let failures = node.workers.list().into_iter().filter_map(|worker| Some((worker.name, worker.last_error?)));
+        let (live, moving) = (layout.oldest_live()..=layout.current().version, node.syncer.move_progress());
+        format!("node {index}: versions {live:?}, {trackers:?}, {moving:?}, failures {:?}", failures.collect::<Vec<_>>())
     }
 
     /// Waits until all replicas of all partitions are identical, on all nodes that are up.
     pub async fn await_identical(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + IDENTICAL_WITHIN;
         while let Some(differing) = self.differing_replicas().await {
-            assert!(Instant::now() < deadline, "seed {}: after {PATIENCE:?} replicas still differ: {differing}", self.seed.number());
-            sleep(Duration::from_millis(500)).await;
+            if deadline < Instant::now() {
+                let reports = self.alive().into_iter().flat_map(|index| self.node(index).workers.list());
+                let syncs: Vec<_> = reports.filter(|worker| worker.name == "table sync").map(|worker| worker.report.messages).collect();
+                panic!("seed {}: after {IDENTICAL_WITHIN:?} replicas still differ: {differing}\n{syncs:#?}", self.seed.number());
+            }
+            // Every digest of every replica is read: not too often.
+            sleep(Duration::from_secs(5)).await;
         }
     }
 
@@ -442,7 +464,15 @@ impl Cluster {
             for (place, total) in crate::replica::totals(node, held).await {
                 let (first, expected) = *totals.entry(place).or_insert((index, total));
                 if expected != total {
-                    return Some(format!("table {} in partition {} of nodes {first} and {index}", place.0.0, place.1));
+                    let [one, other] = [first, index].map(|index| crate::replica::contents(self.node(index), place));
+                    let (one, other) = futures::future::join(one, other).await;
+                    let sides = [(first, &one, &other), (index, &other, &one)].into_iter();
+                    let differing = sides.flat_map(|(node, rows, others)| {
+                        let rows = rows.iter().filter(|(row, _)| !others.contains_key(*row));
+                        rows.map(move |(row, side)| format!("{row} at {node}, beside it {side}"))
+                    });
+                    let differing: Vec<String> = differing.collect();
+                    return Some(format!("table {} in partition {} of nodes {first} and {index}: {differing:#?}", place.0.0, place.1));
                 }
             }
         }

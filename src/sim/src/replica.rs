@@ -16,6 +16,7 @@ use garage_model::{
     },
     uploads::index::UnfinishedUpload,
 };
+use garage_rpc::register::RegisterSide;
 use garage_table::{
     Discipline, Group, SortKey, TableId,
     key::{after_prefix, sort_key_of},
@@ -73,6 +74,22 @@ pub async fn totals(node: &Node, partitions: BTreeSet<u8>) -> Vec<((TableId, u8)
         places
             .map(|place| (place, garage_table::digest::partition_total(snapshot, place.0, place.1).expect("a simulated store can be read")))
             .collect()
+    });
+    read.await.expect("a running node's store can be read")
+}
+
+/// Every row of a table in a digest partition, and what is kept beside it, as text to be compared and printed.
+pub async fn contents(node: &Node, (table, partition): (TableId, u8)) -> BTreeMap<String, String> {
+    let discipline = node.store.schemas().get(table).map_or(Discipline::Merge, |schema| schema.discipline());
+    let read = node.db.read(move |snapshot| {
+        let rows = snapshot.prefix(keyspaces::ROWS, &[table.0, partition], Direction::Forward).flatten();
+        rows.map(|(key, value)| {
+            let row = held_row(discipline, &value).expect("a simulated store is not damaged");
+            let side = snapshot.get(keyspaces::REGISTER, &key).ok().flatten();
+            let (key, side) = (blake3::hash(&key).to_hex(), side.map(|side| RegisterSide::from_stored(&side)));
+            (format!("{}: {:?} of {} bytes", &key[..8], row.entry, row.content.len()), format!("{side:?}"))
+        })
+        .collect()
     });
     read.await.expect("a running node's store can be read")
 }

@@ -317,6 +317,8 @@ fn a_clock_ten_minutes_off_is_corrected_loses_no_update_and_shows() {
             cluster.crash(1);
             cluster.clock(1).set_offset_ms(offset_ms);
             cluster.restart(1).await;
+            // As a node that starts does before it listens to clients.
+            assert!(cluster.node(1).cluster.await_quorums(Duration::from_secs(60)).await, "seed {seed}: nobody was met");
             for number in 0..20 {
                 let text = format!("{offset_ms}/{number}");
                 put_soon(cluster.node(number % 2), &bucket, "key", &text).await;

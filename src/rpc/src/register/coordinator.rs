@@ -575,7 +575,7 @@ impl<N: Ord + Copy + Debug> Coordinator<N> {
                 traces.insert(*node, Trace { shown, complete: *complete });
             }
         }
-        fate(&self.tried, &traces) != Fate::Dead
+        self.judge(&traces) != Fate::Dead
     }
 
     /// The rows of the replicas that promised, and their traces of the own write.

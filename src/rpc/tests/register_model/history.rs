@@ -14,11 +14,13 @@ pub enum Kind {
     Read,
     /// A read that always goes through a round.
     Settle,
+    /// The same, and the row is written anew whatever the quorums hold.
+    Restamp,
 }
 
 impl Kind {
     pub fn is_read(self) -> bool {
-        matches!(self, Kind::Read | Kind::Settle)
+        matches!(self, Kind::Read | Kind::Settle | Kind::Restamp)
     }
     pub fn is_delete(self) -> bool {
         matches!(self, Kind::Delete | Kind::DeleteIfMatch(_))
@@ -28,7 +30,7 @@ impl Kind {
         match self {
             Kind::PutIfAbsent => value == 0,
             Kind::PutIfMatch(wanted) | Kind::DeleteIfMatch(wanted) => value == wanted,
-            Kind::Put | Kind::Delete | Kind::Read | Kind::Settle => true,
+            Kind::Put | Kind::Delete | Kind::Read | Kind::Settle | Kind::Restamp => true,
         }
     }
 }

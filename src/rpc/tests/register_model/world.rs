@@ -29,7 +29,7 @@ pub enum Fault {
     NoFloor,
     /// Promises are dropped while their messages are under way.
     ForgetsEarly,
-    /// During a layout change reads are content with one of the two sets.
+    /// During a layout change reads are content with the old set, which others may have left.
     ReadsOneSet,
     /// What moves to the new nodes are the rows alone, without promises.
     MovesRowsAlone,
@@ -500,6 +500,7 @@ impl<'a> World<'a> {
             (Role::Alone, Kind::Put | Kind::Delete) => Coordinator::write(id, sets),
             (Role::Alone, Kind::PutIfAbsent | Kind::PutIfMatch(_) | Kind::DeleteIfMatch(_)) => Coordinator::write_if(id, sets),
             (Role::Alone, Kind::Settle) => Coordinator::settle(sets),
+            (Role::Alone, Kind::Restamp) => Coordinator::restamp(sets),
             (Role::Alone, Kind::Read) => Coordinator::read(self.read_sets(view)),
         }
     }
@@ -516,8 +517,7 @@ impl<'a> World<'a> {
 
     fn read_sets(&mut self, view: View) -> QuorumSets<usize> {
         if view == View::Both && self.setting.fault == Some(Fault::ReadsOneSet) {
-            let set = if self.layout == Move::Leaving { View::New } else { View::Old };
-            return self.sets(set);
+            return self.sets(View::Old);
         }
         self.sets(view)
     }
@@ -799,7 +799,7 @@ impl<'a> World<'a> {
         replica.side.take_over(promise, old.superseded());
         self.note(|| format!("move r{from} -> r{to}: {row:?}, promise {promise:?}, refused: {is_promised}"));
         if is_promised {
-            let op = self.add_op(Kind::Settle);
+            let op = self.add_op(Kind::Restamp);
             self.layout = Move::Moving { copies_left: index, reading: Some(op) };
             self.start_in(op, View::Both);
         }
