@@ -279,10 +279,16 @@ impl Drive<'_> {
                     let own = if content == Content::Own { self.operations[index].own.clone() } else { None };
                     self.send(index, phase, message, to, own.unwrap_or_default());
                 }
-                Step::Tick { above, refused_rounds: 0 } => self.tick(index, above).await?,
                 Step::Tick { above, refused_rounds } => {
-                    self.flush();
-                    self.backoffs.push((Instant::now() + self.backoff(refused_rounds), index, above));
+                    // Only the last wish counts: the operation has heard of greater stamps since an earlier one, which waited out a rival
+                    // when the layout changed under it.
+                    self.backoffs.retain(|(_, waiting, _)| *waiting != index);
+                    if refused_rounds == 0 {
+                        self.tick(index, above).await?;
+                    } else {
+                        self.flush();
+                        self.backoffs.push((Instant::now() + self.backoff(refused_rounds), index, above));
+                    }
                 }
                 Step::Test { newest, .. } => self.test(index, newest).await,
                 Step::Done(outcome) => self.operations[index].done = Some(outcome),
