@@ -1,7 +1,8 @@
 # restic: a repository that is made, filled, checked, restored, and pruned.
 source "$(dirname "$0")/lib.sh"
 
-bucket=acceptance-restic
+# A bucket of its own for each run: what restic leaves is a repository, and nobody deletes it.
+bucket=acceptance-restic-$(basename "$WORK" | tr "A-Z." "a-z-")
 export RESTIC_REPOSITORY=s3:$ENDPOINT/$bucket RESTIC_PASSWORD=acceptance RESTIC_CACHE_DIR=$WORK/cache
 rs() { restic --quiet "$@"; }
 snapshot_count() { restic snapshots --json | tr '{' '\n' | grep -c '"tree":'; }
