@@ -257,17 +257,16 @@ impl Run {
     }
 
     async fn cut_or_mend(&mut self) {
-        match self.cut_off.take() {
-            Some(index) => self.cluster.isolate(index, false),
-            None => {
-                let index = self.seed.pick(3) as usize;
-                self.cluster.isolate(index, true);
-                self.cut_off = Some(index);
-            }
+        if self.cut_off.is_some() {
+            return self.mend().await;
         }
+        let index = self.seed.pick(3) as usize;
+        self.cluster.isolate(index, true);
+        self.cut_off = Some(index);
     }
 
-    async fn lifecycle(&mut self) {
+    /// Ends when all nodes have found each other again: with the next one cut off, there is still a quorum.
+    async fn mend(&mut self) {
         if let Some(index) = self.cut_off.take() {
             self.cluster.isolate(index, false);
         }
@@ -275,6 +274,10 @@ impl Run {
             (0..3).all(|index| (0..3).all(|other| index == other || cluster.node(index).cluster.is_up(cluster.id(other))))
         };
         self.cluster.await_condition("all nodes see each other again", all_up).await;
+    }
+
+    async fn lifecycle(&mut self) {
+        self.mend().await;
         let rule = LifecycleRule {
             id: "r".into(),
             enabled: true,

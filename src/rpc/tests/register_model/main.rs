@@ -17,7 +17,7 @@ use world::{Fault, Setting, Stats, run_schedule};
 /// Schedules for each setting unless `REGISTER_SCHEDULES` says otherwise.
 const SCHEDULES_DEFAULT: u64 = 40_000;
 /// A rule left out has to show within so many schedules.
-const BITE_SCHEDULES_MAX: u64 = 400_000;
+const BITE_SCHEDULES_MAX: u64 = 100_000;
 const BASE_SEED: u64 = 7;
 
 fn env_number(name: &str) -> Option<u64> {
