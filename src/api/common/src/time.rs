@@ -32,7 +32,8 @@ pub fn parse_iso_basic(text: &str) -> Option<u64> {
 /// Reads ISO 8601 / RFC 3339 (`2026-01-02T03:04:05Z`, fraction or offset allowed, a bare date too).
 pub fn parse_iso8601(text: &str) -> Option<u64> {
     let text = text.trim();
-    if text.len() > 64 {
+    // The basic form, without hyphens, is none that S3 takes in documents.
+    if text.len() > 64 || text.as_bytes().get(4) != Some(&b'-') || text.as_bytes().get(7) != Some(&b'-') {
         return None;
     }
     if let Ok(timestamp) = text.parse::<Timestamp>() {
@@ -103,6 +104,9 @@ mod tests {
         assert_eq!(parse_iso8601("2013-05-24T00:00:00Z"), Some(AT_MS));
         assert_eq!(parse_iso8601("2013-05-24T02:00:00.000+02:00"), Some(AT_MS));
         assert_eq!(parse_iso8601("2013-05-24"), Some(AT_MS));
+        for text in ["20130524", "20130524T000000Z", "2013-0524", "2013-05-24T", "24-05-2013", ""] {
+            assert_eq!(parse_iso8601(text), None, "{text}");
+        }
         assert_eq!(parse_iso_basic("20130524T000000Z"), Some(AT_MS));
         for text in ["", "20130524", "20130524T000000", "2013-05-24T00:00:00Z", "20131324T000000Z", "+0130524T000000Z"] {
             assert_eq!(parse_iso_basic(text), None, "{text}");

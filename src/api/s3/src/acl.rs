@@ -244,8 +244,12 @@ pub async fn of_request(
 ) -> Result<Acl, S3Error> {
     let bucket_owner = target.bucket.row.owner_id().unwrap_or(owner).to_owned();
     let asked = of_headers(services, request, on, owner, &bucket_owner).await?;
+    let integrity = body.spec()?.require_integrity();
     let document = body.read(ACL_MAX_BYTES).await?;
     let is_empty = document.iter().all(u8::is_ascii_whitespace);
+    if !is_empty {
+        integrity?;
+    }
     match asked {
         Some(_) if !is_empty => Err(S3Error::of(ErrorCode::UnexpectedContent)),
         Some(asked) => Ok(asked),

@@ -27,13 +27,14 @@ use percent_encoding::percent_decode;
 
 use crate::{
     answer,
-    authorize::{authorize_version, check_owner},
+    authorize::{authorize_tags, authorize_version, check_owner},
     checksums,
     content::VerifiedContent,
     encryption,
     error::Subject,
     headers,
     labels::add_labels,
+    lifecycle,
     limits::COPY_SOURCE_MAX_BYTES,
     lock,
     put::precheck,
@@ -182,6 +183,9 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
     }
     if tagging == Directive::Copy {
         own.tags = source.tags(request)?;
+        if !own.tags.is_empty() {
+            authorize_tags(services, target, request, &own.tags).await?;
+        }
     }
     let copied = match metadata {
         Directive::Replace => own,
@@ -191,7 +195,7 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
         }
     };
     precheck(services, target, request, &condition).await?;
-    let encryption = copied.encryption.clone();
+    let (encryption, tags) = (copied.encryption.clone(), copied.tags.clone());
     let stored = if encryption.is_some() || source.found.meta.headers.encryption.is_some() {
         write_anew(services, target, request, &source, algorithm, copied, &condition).await?
     } else {
@@ -201,9 +205,10 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
         let copy = services.objects.copy_recomputed(found, recomputed, &bucket, &target.key, copied, &condition, context);
         copy.await.map_err(|error| target.write_subject(&condition).error(error))?
     };
-    let slot = stored.slot;
+    let (slot, size_bytes, modified_ms) = (stored.slot, stored.size_bytes, stored.modified_ms);
     let mut response = answer::xml(render("CopyObjectResult", &stored.into()));
     encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
+    lifecycle::add_expiration(response.headers_mut(), target, size_bytes, modified_ms, &tags);
     versioning::add_version(response.headers_mut(), slot);
     source.add_version(response.headers_mut());
     Ok(response)

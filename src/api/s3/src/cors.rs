@@ -24,6 +24,32 @@ pub(crate) fn get(target: &Target) -> Result<Response<Body>, S3Error> {
     if rules.is_empty() {
         return Err(S3Error::of(ErrorCode::NoSuchCORSConfiguration).with("BucketName", &target.bucket_name));
     }
+    Ok(answer::xml(render(rules)))
+}
+
+/// PUT of the rules.
+pub(crate) async fn put(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
+    let rules = read(&body.read_with_integrity(CORS_MAX_BYTES).await?)?;
+    store(services, target, request, rules).await?;
+    Ok(answer::empty(StatusCode::OK))
+}
+
+/// DELETE of the rules.
+pub(crate) async fn delete(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
+    store(services, target, request, Vec::new()).await?;
+    Ok(answer::empty(StatusCode::NO_CONTENT))
+}
+
+async fn store(services: &Services, target: &Target, request: &Request, rules: Vec<CorsRule>) -> Result<(), S3Error> {
+    // Some request may have been allowed that no longer is; and who reads the rules after this answer must find them, at any node.
+    let changed = services.access.buckets().change(target.bucket.id, Effect::Restricts, request.context(), |row| {
+        row.cors.clone_from(&rules);
+        Ok(())
+    });
+    changed.await.map(drop).map_err(|error| target.subject().error(error))
+}
+
+fn render(rules: &[CorsRule]) -> String {
     let mut xml = XmlWriter::s3_document("CORSConfiguration");
     for rule in rules {
         xml.open("CORSRule").optional("ID", rule.id.as_deref());
@@ -44,35 +70,25 @@ pub(crate) fn get(target: &Target) -> Result<Response<Body>, S3Error> {
         xml.close("CORSRule");
     }
     xml.close("CORSConfiguration");
-    Ok(answer::xml(xml.finish()))
+    xml.finish()
 }
 
-/// PUT of the rules.
-pub(crate) async fn put(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
-    let document = parse(&body.read_with_integrity(CORS_MAX_BYTES).await?, &["CORSConfiguration"])?;
+/// The rules of a document. Errors: 400 `MalformedXML`, `InvalidRequest`.
+fn read(document: &[u8]) -> Result<Vec<CorsRule>, S3Error> {
+    let document = parse(document, &["CORSConfiguration"])?;
     let rules = document.children_named("CORSRule").map(read_rule).collect::<Result<Vec<_>, _>>()?;
     if rules.is_empty() {
         return Err(malformed());
     }
     check_cors(&rules).map_err(|error| S3Error::invalid_request(error.to_string()))?;
-    store(services, target, request, rules).await?;
-    Ok(answer::empty(StatusCode::OK))
+    Ok(rules)
 }
 
-/// DELETE of the rules.
-pub(crate) async fn delete(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    store(services, target, request, Vec::new()).await?;
-    Ok(answer::empty(StatusCode::NO_CONTENT))
-}
-
-async fn store(services: &Services, target: &Target, request: &Request, rules: Vec<CorsRule>) -> Result<(), S3Error> {
-    // Where there were rules, some request may have been allowed that no longer is.
-    let effect = if target.bucket.row.cors.is_empty() { Effect::Grants } else { Effect::Restricts };
-    let changed = services.access.buckets().change(target.bucket.id, effect, request.context(), |row| {
-        row.cors.clone_from(&rules);
-        Ok(())
-    });
-    changed.await.map(drop).map_err(|error| target.subject().error(error))
+/// Whether a document is taken; what is taken reads back as itself.
+pub fn reads_back(document: &[u8]) -> bool {
+    let Ok(rules) = read(document) else { return false };
+    assert_eq!(read(render(&rules).as_bytes()).ok(), Some(rules), "CORS rules read back");
+    true
 }
 
 fn read_rule(element: &Element) -> Result<CorsRule, S3Error> {

@@ -4,13 +4,13 @@
 
 use garage_model::policy::{Asked, Facts, Policy, Verdict, actions};
 
-use crate::{acl, encryption, limits, policy, tagging, website};
+use crate::{acl, cors, encryption, lifecycle, limits, lock, policy, tagging, website};
 
 /// A kind of document: its name, and whether bytes are one.
 pub type Reader = (&'static str, fn(&[u8]) -> bool);
 
 /// All kinds.
-pub const READERS: [Reader; 8] = [
+pub const READERS: [Reader; 12] = [
     ("policy", policy_document),
     ("access control list", |document| acl::of_document(document).is_ok()),
     ("tags of an object", |document| tags(document, limits::OBJECT_TAGS_MAX)),
@@ -19,10 +19,14 @@ pub const READERS: [Reader; 8] = [
     ("encryption", encryption::reads_back),
     ("public access block", |document| policy::read_block(document).is_ok()),
     ("ownership", |document| policy::read_ownership(document).is_ok()),
+    ("lifecycle", lifecycle::reads_back),
+    ("CORS", cors::reads_back),
+    ("object lock", lock::reads_back),
+    ("retention", lock::retention_reads_back),
 ];
 
 /// Documents that are taken, one of each kind: what is changed of them comes close to being one.
-pub const GOOD: [&str; 8] = [
+pub const GOOD: [&str; 12] = [
     r#"{"Version":"2012-10-17","Statement":[{"Sid":"a","Effect":"Allow","Principal":{"AWS":"*"},"Action":["s3:GetObject","s3:List*"],"Resource":["arn:aws:s3:::bkt/${aws:username}/*","arn:aws:s3:::bkt"],"Condition":{"StringLike":{"s3:prefix":["a*","b?"]},"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}}}]}"#,
     "<AccessControlPolicy><Owner><ID>o</ID></Owner><AccessControlList><Grant><Grantee><ID>x</ID></Grantee><Permission>READ</Permission></Grant></AccessControlList></AccessControlPolicy>",
     "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>",
@@ -31,6 +35,10 @@ pub const GOOD: [&str; 8] = [
     "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>",
     "<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls></PublicAccessBlockConfiguration>",
     "<OwnershipControls><Rule><ObjectOwnership>ObjectWriter</ObjectOwnership></Rule></OwnershipControls>",
+    "<LifecycleConfiguration><Rule><ID>r</ID><Filter><And><Prefix>p</Prefix><Tag><Key>a</Key><Value>b</Value></Tag><ObjectSizeGreaterThan>9</ObjectSizeGreaterThan></And></Filter><Status>Enabled</Status><Expiration><Days>3</Days></Expiration><NoncurrentVersionExpiration><NoncurrentDays>2</NoncurrentDays><NewerNoncurrentVersions>1</NewerNoncurrentVersions></NoncurrentVersionExpiration></Rule><Rule><Filter/><Status>Disabled</Status><AbortIncompleteMultipartUpload><DaysAfterInitiation>7</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule></LifecycleConfiguration>",
+    "<CORSConfiguration><CORSRule><ID>r</ID><AllowedOrigin>https://*.example.org</AllowedOrigin><AllowedMethod>GET</AllowedMethod><AllowedHeader>*</AllowedHeader><ExposeHeader>ETag</ExposeHeader><MaxAgeSeconds>9</MaxAgeSeconds></CORSRule></CORSConfiguration>",
+    "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>GOVERNANCE</Mode><Days>3</Days></DefaultRetention></Rule></ObjectLockConfiguration>",
+    "<Retention><Mode>COMPLIANCE</Mode><RetainUntilDate>2030-01-01T00:00:00Z</RetainUntilDate></Retention>",
 ];
 
 fn tags(document: &[u8], max: usize) -> bool {

@@ -15,7 +15,11 @@ use garage_api_common::{
 use garage_model::{
     objects::{FoundObject, Version},
     policy::actions,
-    rows::{checksum::StoredChecksum, object::ObjectMeta, part::PART_NUMBER_MAX},
+    rows::{
+        checksum::StoredChecksum,
+        object::{ObjectLock, ObjectMeta},
+        part::PART_NUMBER_MAX,
+    },
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
@@ -190,7 +194,12 @@ fn write_headers(
 ) -> Result<(), S3Error> {
     let meta = &found.meta;
     headers::write_object_headers(meta, out);
-    lock::add(out, &meta.headers.lock);
+    let lock = &meta.headers.lock;
+    let shown = ObjectLock {
+        retention: lock.retention.filter(|_| target.may(request, actions::GET_OBJECT_RETENTION, Some(found))),
+        legal_hold: lock.legal_hold.filter(|_| target.may(request, actions::GET_OBJECT_LEGAL_HOLD, Some(found))),
+    };
+    lock::add(out, &shown);
     versioning::add_version(out, versioning::shown(target.bucket.row.versioning, found.slot));
     if !request.query.has("versionId") {
         lifecycle::add_expiration(out, target, meta.size_bytes, meta.modified_ms, meta.tags());

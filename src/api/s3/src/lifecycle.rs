@@ -28,15 +28,17 @@ pub fn get(target: &Target) -> Result<Response<Body>, S3Error> {
     if rules.is_empty() {
         return Err(S3Error::of(ErrorCode::NoSuchLifecycleConfiguration).with("BucketName", &target.bucket_name));
     }
-    let mut xml = XmlWriter::s3_document("LifecycleConfiguration");
-    for rule in rules {
-        write_rule(&mut xml, rule);
-    }
-    xml.close("LifecycleConfiguration");
-    let mut response = answer::xml(xml.finish());
+    let mut response = answer::xml(render(rules));
     let name = HeaderName::from_static("x-amz-transition-default-minimum-object-size");
     headers::put(response.headers_mut(), name, "all_storage_classes_128K");
     Ok(response)
+}
+
+fn render(rules: &[LifecycleRule]) -> String {
+    let mut xml = XmlWriter::s3_document("LifecycleConfiguration");
+    rules.iter().for_each(|rule| write_rule(&mut xml, rule));
+    xml.close("LifecycleConfiguration");
+    xml.finish()
 }
 
 fn write_rule(xml: &mut XmlWriter, rule: &LifecycleRule) {
@@ -85,9 +87,7 @@ fn write_filter(xml: &mut XmlWriter, filter: &Filter) {
 
 /// PUT of the rules, in place of those before.
 pub async fn put(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
-    let document =
-        parse(&body.read_with_integrity(XML_BODY_MAX_BYTES).await?, &["LifecycleConfiguration", "BucketLifecycleConfiguration"])?;
-    let mut rules = read_rules(&document)?;
+    let mut rules = read(&body.read_with_integrity(XML_BODY_MAX_BYTES).await?)?;
     for rule in rules.iter_mut().filter(|rule| rule.id.is_empty()) {
         let (high, low) = (services.runtime.random_u64(), services.runtime.random_u64());
         rule.id = format!("{high:016x}{low:016x}");
@@ -106,13 +106,23 @@ pub async fn delete(services: &Services, target: &Target, request: &Request) -> 
 }
 
 async fn store(services: &Services, target: &Target, request: &Request, rules: Vec<LifecycleRule>) -> Result<(), S3Error> {
-    // A rule that was taken away must not be carried out any more.
-    let effect = if target.bucket.row.lifecycle.is_empty() { Effect::Grants } else { Effect::Restricts };
-    let changed = services.access.buckets().change(target.bucket.id, effect, request.context(), |row| {
+    // A rule that was taken away must not be carried out any more, and who reads the rules after this answer must find them, at any node.
+    let changed = services.access.buckets().change(target.bucket.id, Effect::Restricts, request.context(), |row| {
         row.lifecycle.clone_from(&rules);
         Ok(())
     });
     changed.await.map(drop).map_err(|error| target.subject().error(error))
+}
+
+fn read(document: &[u8]) -> Result<Vec<LifecycleRule>, S3Error> {
+    read_rules(&parse(document, &["LifecycleConfiguration", "BucketLifecycleConfiguration"])?)
+}
+
+/// Whether a document is taken; what is taken reads back as itself.
+pub fn reads_back(document: &[u8]) -> bool {
+    let Ok(rules) = read(document) else { return false };
+    assert_eq!(read(render(&rules).as_bytes()).ok(), Some(rules), "lifecycle rules read back");
+    true
 }
 
 /// The rules of a document; those without an id have an empty one. Errors: 400 `MalformedXML`, `InvalidArgument`, `InvalidRequest`; 501.

@@ -136,7 +136,10 @@ pub fn governance(target: &Target, request: &Request) -> Result<Governance, S3Er
 /// GET of a bucket's object lock.
 pub fn get_configuration(target: &Target) -> Result<Response<Body>, S3Error> {
     let missing = || S3Error::of(ErrorCode::ObjectLockConfigurationNotFoundError).with("BucketName", &target.bucket_name);
-    let lock = target.bucket.row.object_lock.ok_or_else(missing)?;
+    Ok(answer::xml(render_configuration(target.bucket.row.object_lock.ok_or_else(missing)?)))
+}
+
+fn render_configuration(lock: LockSettings) -> String {
     let mut xml = XmlWriter::s3_document("ObjectLockConfiguration");
     xml.text("ObjectLockEnabled", "Enabled");
     if let Some(default) = lock.default_retention {
@@ -148,7 +151,15 @@ pub fn get_configuration(target: &Target) -> Result<Response<Body>, S3Error> {
         xml.close("DefaultRetention").close("Rule");
     }
     xml.close("ObjectLockConfiguration");
-    Ok(answer::xml(xml.finish()))
+    xml.finish()
+}
+
+/// Whether a document is a bucket's configuration; what is taken reads back as itself.
+pub fn reads_back(document: &[u8]) -> bool {
+    let read = |document: &[u8]| parse(document, &["ObjectLockConfiguration"]).and_then(|document| read_configuration(&document)).ok();
+    let Some(settings) = read(document) else { return false };
+    assert_eq!(read(render_configuration(settings).as_bytes()), Some(settings), "a lock configuration reads back");
+    true
 }
 
 /// PUT of a bucket's object lock: it can be switched on where versioning is, and its default changed. It is never switched off.
@@ -207,10 +218,23 @@ fn read_configuration(document: &Element) -> Result<LockSettings, S3Error> {
 pub async fn get_retention(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     let lock = lock_of(services, target, request).await?;
     let missing = || S3Error::of(ErrorCode::NoSuchObjectLockConfiguration).with("Key", &target.key);
-    let retention = lock.retention.ok_or_else(missing)?;
+    Ok(answer::xml(render_retention(lock.retention.ok_or_else(missing)?)))
+}
+
+fn render_retention(retention: Retention) -> String {
     let mut xml = XmlWriter::s3_document("Retention");
     xml.text("Mode", mode_name(retention.mode)).text("RetainUntilDate", &iso8601(retention.until_ms)).close("Retention");
-    Ok(answer::xml(xml.finish()))
+    xml.finish()
+}
+
+/// Whether a document is a retention; what is taken reads back as itself.
+pub fn retention_reads_back(document: &[u8]) -> bool {
+    let read = |document: &[u8]| parse(document, &["Retention"]).and_then(|document| read_retention(&document)).ok();
+    let Some(wanted) = read(document) else { return false };
+    if let Some(retention) = wanted {
+        assert_eq!(read(render_retention(retention).as_bytes()), Some(wanted), "a retention reads back");
+    }
+    true
 }
 
 /// GET of a version's legal hold.

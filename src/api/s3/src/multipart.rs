@@ -11,7 +11,9 @@ use garage_api_common::{
     xml::{Element, XmlWriter, malformed, parse},
 };
 use garage_model::{
-    encryption::Encryption,
+    ModelError,
+    encryption::{CustomerKey, Encryption},
+    error::ClientError,
     limits::SINGLE_PUT_MAX_BYTES,
     rows::{
         checksum::{ChecksumKind, StoredChecksum},
@@ -59,6 +61,10 @@ impl<'a> NamedUpload<'a> {
         'a: 's,
     {
         Subject { upload: self.text, ..target.subject() }
+    }
+    /// Whether a request about its parts' checksums needs the key that they are under.
+    fn needs_key(&self) -> bool {
+        may_be_encrypted(self.id) && !is_under_cluster_key(self.id) && self.named_algorithm().is_some()
     }
     /// The algorithm that its parts must have, if its client named one.
     fn named_algorithm(&self) -> Option<ChecksumAlgorithm> {
@@ -165,12 +171,44 @@ async fn part_encryption(
     }
     let row = services.uploads.get(&target.bucket_ref(), &target.key, upload.id, request.context()).await;
     let row = row.map_err(|error| upload.subject(target).error(error))?;
-    encryption::open(services, row.headers.encryption.as_ref(), key.as_ref()).map_err(|error| match error.code {
+    opened_for_upload(services, row.headers.encryption.as_ref(), key.as_ref())
+}
+
+fn opened_for_upload(
+    services: &Services,
+    encryption: Option<&Encryption>,
+    key: Option<&CustomerKey>,
+) -> Result<Option<Encryption>, S3Error> {
+    encryption::open(services, encryption, key).map_err(|error| match error.code {
         ErrorCode::AccessDenied | ErrorCode::InvalidRequest => {
             S3Error::invalid_request("The provided encryption parameters did not match the ones used originally.")
         }
         _ => error,
     })
+}
+
+/// The key of an upload under its client's key, of a request that needs it only to tell checksums, or in order not to be refused.
+///
+/// Errors: 400 `InvalidRequest` for a wrong key, and for none where the upload's client named a checksum.
+/// Source: AWS S3 API, CompleteMultipartUpload and ListParts, `x-amz-server-side-encryption-customer-algorithm`.
+pub fn check_key(services: &Services, request: &Request, upload: &NamedUpload<'_>, held: Option<&Encryption>) -> Result<(), S3Error> {
+    let key = encryption::customer_key(&request.headers, encryption::OWN_KEY)?;
+    if key.is_none() && !upload.needs_key() {
+        return Ok(());
+    }
+    opened_for_upload(services, held, key.as_ref()).map(drop)
+}
+
+/// The same before an upload is completed. One that is not open says so itself, and one that was completed before is answered as then.
+async fn check_key_of_open(services: &Services, target: &Target, request: &Request, upload: &NamedUpload<'_>) -> Result<(), S3Error> {
+    if encryption::customer_key(&request.headers, encryption::OWN_KEY)?.is_none() && !upload.needs_key() {
+        return Ok(());
+    }
+    match services.uploads.get(&target.bucket_ref(), &target.key, upload.id, request.context()).await {
+        Ok(row) => check_key(services, request, upload, row.headers.encryption.as_ref()),
+        Err(ModelError::Client(ClientError::NoSuchUpload)) => Ok(()),
+        Err(error) => Err(upload.subject(target).error(error)),
+    }
 }
 
 fn checksum_mismatch(expected: ChecksumAlgorithm, actual: ChecksumAlgorithm) -> S3Error {
@@ -244,6 +282,7 @@ pub async fn complete(services: &Services, target: &Target, request: &Request, b
     let told = ChecksumOfUpload::of(upload.id);
     let parts = listed.iter().map(|part| part.to_completed(told)).collect::<Result<Vec<_>, S3Error>>()?;
     let checksum = object_checksum(request, told, parts.len())?;
+    check_key_of_open(services, target, request, &upload).await?;
     let subject = Subject { conditional: !condition.is_none(), ..upload.subject(target) };
     let wanted = CompleteRequest { parts: &parts, condition: &condition, checksum, size_bytes, combine: &checksums::combine };
     let (bucket, context) = (target.bucket_ref(), request.context());

@@ -13,9 +13,9 @@ use garage_model::{
 use http::Response;
 
 use crate::{
-    answer, checksums, headers,
+    answer, checksums, headers, lifecycle,
     list::{Encoding, page_limit},
-    multipart::NamedUpload,
+    multipart::{NamedUpload, check_key},
     request::{Request, Services, Target},
     settings::{Owner, owner_of},
 };
@@ -27,7 +27,10 @@ pub async fn list_parts(services: &Services, target: &Target, request: &Request)
     let marker = part_marker(&request.query)?;
     let page = services.uploads.list_parts(&target.bucket_ref(), &target.key, upload.id, marker, limit, request.context()).await;
     let page = page.map_err(|error| upload.subject(target).error(error))?;
-    Ok(answer::xml(render_parts(target, request, upload.text, marker, limit, &page)))
+    check_key(services, request, &upload, page.upload.headers.encryption.as_ref())?;
+    let mut response = answer::xml(render_parts(target, request, upload.text, marker, limit, &page));
+    lifecycle::add_abort(response.headers_mut(), target, page.upload.initiated_ms);
+    Ok(response)
 }
 
 /// Errors: 400 `InvalidArgument`. A marker past the last possible part is as good as that.

@@ -87,6 +87,33 @@ async fn anonymous_requests_reach_what_a_policy_opens_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_copy_of_tags_needs_the_right_to_read_them_and_to_set_them() {
+    let server = Server::start().await;
+    let owner = &server.client;
+    let other = server.other_client(NONE, false).await;
+    owner.call("PUT", "/bkt/from/tagged").header("x-amz-tagging", "class=open").body("x").send().await.ok();
+    owner.put("/bkt/from/plain", "x").await.ok();
+    let who = format!(r#"{{"AWS":"arn:aws:iam:::user/{}"}}"#, other.key);
+    let copy = |key: &str| other.call("PUT", &format!("/bkt/to/{key}")).header("x-amz-copy-source", format!("bkt/from/{key}")).send();
+    let basic = [statement("Allow", &who, r#""s3:GetObject""#, "/from/*"), statement("Allow", &who, r#""s3:PutObject""#, "/to/*")];
+    let reads = statement("Allow", &who, r#""s3:GetObjectTagging""#, "/from/*");
+    let sets = statement("Allow", &who, r#""s3:PutObjectTagging""#, "/to/*");
+    for (more, allowed) in [(vec![], false), (vec![&reads], false), (vec![&sets], false), (vec![&reads, &sets], true)] {
+        let statements: Vec<String> = basic.iter().chain(more).cloned().collect();
+        owner.put("/bkt?policy", policy(&statements)).await.ok();
+        copy("plain").await.ok();
+        let copied = copy("tagged").await;
+        if allowed {
+            copied.ok();
+        } else {
+            copied.is(403, "AccessDenied");
+            owner.get("/bkt/to/tagged").await.is(404, "NoSuchKey");
+        }
+    }
+    assert_eq!(owner.get("/bkt/to/tagged?tagging").await.ok().elements("Value"), ["open"]);
+}
+
+#[tokio::test]
 async fn conditions_look_at_the_request() {
     let server = Server::start().await;
     let owner = &server.client;

@@ -168,6 +168,41 @@ async fn uploads_keep_to_the_key_they_were_created_with() {
 }
 
 #[tokio::test]
+async fn checksums_of_parts_under_a_client_s_key_are_told_with_that_key_only() {
+    let server = Server::start().await;
+    let client = &server.client;
+    let named = client.call("POST", "/bkt/k?uploads").header("x-amz-checksum-algorithm", "CRC32C");
+    let upload = with_key(named, OWN, 1).send().await.ok().element("UploadId").unwrap();
+    let target = format!("/bkt/k?uploadId={upload}");
+    let part = with_key(client.call("PUT", &format!("{target}&partNumber=1")).body("content"), OWN, 1).send().await.ok();
+    let (tag, sum) = (part.header("etag").unwrap(), part.header("x-amz-checksum-crc32c").unwrap());
+    let list = format!(
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{tag}</ETag><ChecksumCRC32C>{sum}</ChecksumCRC32C></Part>\
+         </CompleteMultipartUpload>"
+    );
+    client.get(&target).await.is(400, "InvalidRequest");
+    get(client, &target, 2).await.is(400, "InvalidRequest");
+    assert_eq!(get(client, &target, 1).await.ok().element("ChecksumCRC32C").as_deref(), Some(sum));
+    client.post(&target, &list).await.is(400, "InvalidRequest");
+    with_key(client.call("POST", &target).body(&list), OWN, 2).send().await.is(400, "InvalidRequest");
+    get(client, "/bkt/k", 1).await.is(404, "NoSuchKey");
+    with_key(client.call("POST", &target).body(&list), OWN, 1).send().await.ok();
+    // A repeat is told what the first was told; it needs nothing of the parts.
+    client.post(&target, &list).await.ok();
+    assert_eq!(get(client, "/bkt/k", 1).await.ok().text(), "content");
+    // Without a named checksum nothing is told of the parts, but a key that is sent must be the right one.
+    let upload = with_key(client.call("POST", "/bkt/k?uploads"), OWN, 1).send().await.ok().element("UploadId").unwrap();
+    let target = format!("/bkt/k?uploadId={upload}");
+    let part = with_key(client.call("PUT", &format!("{target}&partNumber=1")).body("more"), OWN, 1).send().await.ok();
+    let tag = part.header("etag").unwrap();
+    let list = format!("<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{tag}</ETag></Part></CompleteMultipartUpload>");
+    client.get(&target).await.ok();
+    with_key(client.call("POST", &target).body(&list), OWN, 2).send().await.is(400, "InvalidRequest");
+    client.post(&target, &list).await.ok();
+    assert_eq!(get(client, "/bkt/k", 1).await.ok().text(), "more");
+}
+
+#[tokio::test]
 async fn copies_are_encrypted_anew() {
     let server = Server::start().await;
     let client = &server.client;

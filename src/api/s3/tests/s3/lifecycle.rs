@@ -42,7 +42,9 @@ async fn rules_are_kept_shown_and_taken_away() {
     client.put("/bkt?lifecycle", rule("<Prefix>up/</Prefix><AbortIncompleteMultipartUpload><DaysAfterInitiation>2</DaysAfterInitiation></AbortIncompleteMultipartUpload>")).await.ok();
     let upload = client.post("/bkt/up/k?uploads", "").await.ok();
     assert_eq!(upload.header("x-amz-abort-rule-id"), Some("r"));
-    assert!(upload.header("x-amz-abort-date").is_some());
+    let due = upload.header("x-amz-abort-date").unwrap().to_owned();
+    let listed = client.get(&format!("/bkt/up/k?uploadId={}", upload.element("UploadId").unwrap())).await.ok();
+    assert_eq!((listed.header("x-amz-abort-date"), listed.header("x-amz-abort-rule-id")), (Some(&*due), Some("r")));
     assert_eq!(client.delete("/bkt?lifecycle").await.status, 204);
     client.get("/bkt?lifecycle").await.is(404, "NoSuchLifecycleConfiguration");
 }

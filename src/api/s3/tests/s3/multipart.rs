@@ -265,3 +265,64 @@ async fn parts_are_copied_from_objects() {
     complete(&server, &id, &[(1, etag(b""))]).await.ok();
     assert_eq!(client.get("/bkt/k").await.ok().header("content-length"), Some("0"));
 }
+
+#[tokio::test]
+async fn the_newer_algorithms_are_composite_over_parts_and_a_last_part_may_be_empty() {
+    let server = Server::start().await;
+    let client = &server.client;
+    let first = vec![3; PART];
+    for algorithm in [
+        ChecksumAlgorithm::Sha512,
+        ChecksumAlgorithm::Md5,
+        ChecksumAlgorithm::XxHash64,
+        ChecksumAlgorithm::XxHash3,
+        ChecksumAlgorithm::XxHash128,
+    ] {
+        let sum = |body: &[u8]| checksum_of(algorithm, body);
+        let whole = [("x-amz-checksum-algorithm", algorithm.name()), ("x-amz-checksum-type", "FULL_OBJECT")];
+        let call = whole.iter().fold(client.call("POST", "/bkt/k?uploads"), |call, (name, value)| call.header(name, value));
+        call.send().await.is(400, "InvalidRequest");
+        let id = create(&server, &whole[..1]).await;
+        let mut listed = String::new();
+        for (number, body) in [(1, &first[..]), (2, b"")] {
+            let target = format!("/bkt/k?partNumber={number}&uploadId={id}");
+            let put = |value: String| client.call("PUT", &target).header(algorithm.header(), value).body(body).send();
+            put(sum(b"other").to_base64()).await.is(400, "BadDigest");
+            assert_eq!(put(sum(body).to_base64()).await.ok().header(algorithm.header()), Some(&*sum(body).to_base64()));
+            let (name, tag, value) = (algorithm.element(), md5_hex(body), sum(body).to_base64());
+            listed += &format!("<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag><{name}>{value}</{name}></Part>");
+        }
+        let target = format!("/bkt/k?uploadId={id}");
+        let parts = client.get(&target).await.ok();
+        assert_eq!(parts.elements(algorithm.element()), [sum(&first).to_base64(), sum(b"").to_base64()]);
+        let composite = format!("{}-2", checksum_of(algorithm, &[sum(&first).bytes(), sum(b"").bytes()].concat()).to_base64());
+        let list = format!("<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>");
+        let complete = |value: &str| client.call("POST", &target).header(algorithm.header(), value).body(&list).send();
+        complete(&composite.replace("-2", "-3")).await.is(400, "BadDigest");
+        let done = complete(&composite).await.ok();
+        assert_eq!((done.element(algorithm.element()), done.element("ChecksumType")), (Some(composite.clone()), Some("COMPOSITE".into())));
+        let head = client.call("HEAD", "/bkt/k").header("x-amz-checksum-mode", "ENABLED").send().await;
+        assert_eq!((head.header(algorithm.header()), head.header("content-length")), (Some(&*composite), Some(&*PART.to_string())));
+        let last = client.get("/bkt/k?partNumber=2").await.ok();
+        assert_eq!((last.header("content-length"), last.header("x-amz-mp-parts-count")), (Some("0"), Some("2")));
+    }
+}
+
+#[tokio::test]
+async fn an_object_may_be_made_from_parts_of_itself() {
+    let server = Server::start().await;
+    let client = &server.client;
+    let before: Vec<u8> = (0..2 * PART as u32).map(|index| (index / 7) as u8).collect();
+    client.put("/bkt/k", &before).await.ok();
+    let id = create(&server, &[]).await;
+    let copy = |number: u32, range: &str| {
+        let call = client.call("PUT", &format!("/bkt/k?partNumber={number}&uploadId={id}")).header("x-amz-copy-source", "/bkt/k");
+        call.header("x-amz-copy-source-range", range).send()
+    };
+    let (second, first) = (&before[PART..], &before[10..20]);
+    copy(1, &format!("bytes={PART}-{}", 2 * PART - 1)).await.ok();
+    copy(2, "bytes=10-19").await.ok();
+    let parts = [(1, etag(second)), (2, etag(first))];
+    complete(&server, &id, &parts).await.ok();
+    assert!(client.get("/bkt/k").await.ok().body == [second, first].concat());
+}
