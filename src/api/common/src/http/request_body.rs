@@ -20,25 +20,34 @@ use crate::limits::{REFUSED_BODY_DRAIN_MAX_BYTES, REFUSED_BODY_DRAIN_TIMEOUT};
 /// A request's body: a stream of bytes with HTTP framing removed. The first poll sends `100 Continue` to a client that waits for it.
 pub struct RequestBody {
     incoming: Option<Incoming>,
+    /// A body that came otherwise than over a connection.
+    whole: Option<Bytes>,
     runtime: Runtime,
     client_waits: bool,
 }
 
 impl RequestBody {
     pub(super) fn new(incoming: Incoming, runtime: Runtime, client_waits: bool) -> RequestBody {
-        RequestBody { incoming: Some(incoming), runtime, client_waits }
+        RequestBody { incoming: Some(incoming), whole: None, runtime, client_waits }
     }
     /// The body of a request that has none, for services that are called without a connection.
     pub fn none(runtime: Runtime) -> RequestBody {
-        RequestBody { incoming: None, runtime, client_waits: false }
+        RequestBody { incoming: None, whole: None, runtime, client_waits: false }
+    }
+    /// A body known as a whole, for services that are called without a connection.
+    pub fn whole(bytes: Bytes, runtime: Runtime) -> RequestBody {
+        RequestBody { incoming: None, whole: Some(bytes).filter(|bytes| !bytes.is_empty()), runtime, client_waits: false }
     }
     /// Whether the request has no body at all.
     pub fn is_empty(&self) -> bool {
-        self.incoming.as_ref().is_none_or(|incoming| incoming.is_end_stream())
+        self.whole.is_none() && self.incoming.as_ref().is_none_or(|incoming| incoming.is_end_stream())
     }
     /// Bytes of the body on the wire, if the client said.
     pub fn exact_length_bytes(&self) -> Option<u64> {
-        self.incoming.as_ref().and_then(|incoming| incoming.size_hint().exact())
+        match &self.whole {
+            Some(bytes) => Some(bytes.len() as u64),
+            None => self.incoming.as_ref().and_then(|incoming| incoming.size_hint().exact()),
+        }
     }
 }
 
@@ -46,6 +55,9 @@ impl Stream for RequestBody {
     type Item = Result<Bytes, hyper::Error>;
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.client_waits = false;
+        if let Some(bytes) = self.whole.take() {
+            return Poll::Ready(Some(Ok(bytes)));
+        }
         loop {
             let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
             match Pin::new(incoming).poll_frame(cx) {
