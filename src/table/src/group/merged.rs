@@ -27,6 +27,8 @@ pub struct MergeRow {
     pub companions: Vec<Companion>,
 }
 
+/// What a batch counts as at a replica where a guard stands against one of its rows.
+const GUARDED: &str = "Guarded";
 /// Ids of which all companions are asked for in one call.
 const COMPANION_IDS_PER_CALL: usize = 32;
 /// Such calls at once.
@@ -68,8 +70,10 @@ impl Tables {
             Err(error) => {
                 let mut failures = Failures::default();
                 error.errors.iter().for_each(|(_, error)| failures.note(error));
-                // A merge that reached some node may spread from there: the client must not take it for undone.
-                Err(if error.got == 0 { failures.unavailable() } else { TableError::OutcomeUnknown })
+                // A merge that reached some node may spread from there: the client must not take it for undone. Where a guard stands
+                // against it at those who answered, nodes are there, and only a round can tell.
+                let is_guarded = error.errors.iter().any(|(_, error)| is_guarded(error));
+                Err(if error.got == 0 && !is_guarded { failures.unavailable() } else { TableError::OutcomeUnknown })
             }
         }
     }
@@ -374,9 +378,13 @@ impl Tables {
 fn refuse_guarded(answer: GroupAnswer) -> Result<GroupAnswer, CallError> {
     if answer.answers.iter().any(|answer| matches!(answer, OpAnswer::Guarded)) {
         let message = "a promise stands against a row of the batch".to_string();
-        return Err(CallError::Refused(garage_rpc::message::refusal("Guarded", message)));
+        return Err(CallError::Refused(garage_rpc::message::refusal(GUARDED, message)));
     }
     Ok(answer)
+}
+
+fn is_guarded(error: &CallError) -> bool {
+    matches!(error, CallError::Refused(refusal) if refusal.code == GUARDED)
 }
 
 /// Rows in calls of bounded size.
