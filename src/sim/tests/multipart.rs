@@ -423,8 +423,11 @@ fn uploads_are_listed_in_exact_pages_by_nodes_that_know_them_differently() {
     }
 }
 
+/// A key, and the upload if it is no common prefix.
+type Entry = (String, Option<UploadId>);
+
 async fn list_all(node: &Node, bucket: &BucketRef, prefix: &str, delimiter: Option<&str>, limit: usize) -> Vec<(String, Option<UploadId>)> {
-    let (mut listed, mut after): (Vec<(String, Option<UploadId>)>, Option<(String, Option<UploadId>)>) = (Vec::new(), None);
+    let (mut listed, mut after): (Vec<Entry>, Option<Entry>) = (Vec::new(), None);
     loop {
         let request = ListUploadsRequest {
             prefix: prefix.into(),

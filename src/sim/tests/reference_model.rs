@@ -234,7 +234,7 @@ impl Run {
                 held.lock.legal_hold = Some(hold);
             }
             Some(_) => assert!(matches!(changed, Err(ModelError::Client(ClientError::IsDeleteMarker))), "{changed:?}"),
-            None => assert!(is_known && matches!(changed, Err(ModelError::Client(ClientError::NoSuchVersion))) || !is_known, "{changed:?}"),
+            None => assert!(!is_known || matches!(changed, Err(ModelError::Client(ClientError::NoSuchVersion))), "{changed:?}"),
         }
     }
 

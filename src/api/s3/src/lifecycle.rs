@@ -396,7 +396,7 @@ mod tests {
         let with_id = |id: &str| format!("<Rule><ID>{id}</ID><Filter/><Status>Enabled</Status>{EXPIRE}</Rule>");
         assert_eq!(read(&format!("{}{}", with_id("a"), with_id("a"))), Err(InvalidArgument));
         assert_eq!(read(&with_id(&"x".repeat(256))), Err(InvalidArgument));
-        assert_eq!(read(&with_id("a").repeat(1).repeat(1)).map(|rules| rules.len()), Ok(1));
+        assert_eq!(read(&with_id("a")).map(|rules| rules.len()), Ok(1));
         let many: String = (0..1001).map(|index| with_id(&index.to_string())).collect();
         assert_eq!(read(&many), Err(MalformedXML));
     }

@@ -209,14 +209,12 @@ impl Run {
             }
             let is_alone = self.bucket(bucket).versions(key).len() == 1;
             match &current.object {
-                Some(object) => {
-                    if held.expiry(key, object, current.made_ms.1).is_some_and(|(due_ms, _)| due_ms <= now_ms) {
-                        let id = (held.versioning != Versioning::Enabled).then(|| "null".to_owned());
-                        if let Some(id) = &id {
-                            self.gone.remove(&(bucket.to_owned(), key.to_owned(), id.clone()));
-                        }
-                        self.bucket_mut(bucket).push(key, Version { id, object: None, made_ms: ran_ms });
+                Some(object) if held.expiry(key, object, current.made_ms.1).is_some_and(|(due_ms, _)| due_ms <= now_ms) => {
+                    let id = (held.versioning != Versioning::Enabled).then(|| "null".to_owned());
+                    if let Some(id) = &id {
+                        self.gone.remove(&(bucket.to_owned(), key.to_owned(), id.clone()));
                     }
+                    self.bucket_mut(bucket).push(key, Version { id, object: None, made_ms: ran_ms });
                 }
                 // A marker that is alone after this run's other deletions is seen as such by the next run at the latest.
                 None if is_alone && versions.len() == 1 => {
@@ -229,7 +227,7 @@ impl Run {
                         self.forget(bucket, key, current.id.as_deref().expect("all versions were looked at"));
                     }
                 }
-                None => {}
+                Some(_) | None => {}
             }
         }
         let aborts = |key: &str, made_ms: u64| {
