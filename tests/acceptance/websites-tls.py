@@ -205,8 +205,12 @@ def write(path, text):
 
 
 def await_status():
+    """Waits until all three nodes see each other."""
     deadline = time.monotonic() + WAIT_S
-    while garage("status").count("zone") < 3 and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        status = garage("status")
+        if status.count("zone") == 3 and "FAILED NODES" not in status:
+            return
         time.sleep(0.2)
 
 
