@@ -9,18 +9,22 @@ use garage_api_common::http::{
     tls::{CertificateFiles, TlsChoice},
 };
 use garage_api_s3::{S3Api, S3Options};
+use garage_rpc::{Cluster, membership::OwnStore};
 use garage_util::{
     config::{self, Listen, S3Web, Tls},
     runtime::{Lane, Runtime},
 };
 use garage_web::{WebMetrics, WebOptions, WebServer};
 use prometheus_client::registry::Registry;
+use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Failure, assemble::Server, progress, settings::Settings};
 
 /// How long clients' first requests after a start wait until enough other nodes are reached; those of operators never do.
 const QUORUMS_PATIENCE: Duration = Duration::from_secs(8);
+/// How often it is looked whether they are.
+const LOOK_PERIOD: Duration = Duration::from_millis(10);
 /// Permission bits of a Unix socket that anyone may connect to.
 const SOCKET_MODE_PUBLIC: u32 = 0o222;
 /// Permission bits of the admin API's Unix socket.
@@ -112,11 +116,23 @@ pub(super) async fn start(settings: &Settings, runtime: &Runtime, server: &Serve
         let (cluster, runtime, stop) = (server.node.cluster.clone(), runtime.clone(), stop.clone());
         listeners.tasks.spawn(async move {
             // Clients connect at once and are answered once the others are reached: a moment later, and not with a 503.
-            tokio::select! { biased; () = stop.cancelled() => {} _ = cluster.await_quorums(patience) => {} }
+            tokio::select! { biased; () = stop.cancelled() => {} () = await_others(&cluster, patience) => {} }
             serve(listener, service, runtime, options, stop).await
         });
     }
     Ok(listeners)
+}
+
+/// Waits until a quorum of the nodes is reached, and one of them has said what it knows of this node's store: until then this node's own
+/// answers do not count.
+async fn await_others(cluster: &Cluster, patience: Duration) {
+    let reached = async {
+        cluster.await_quorums(patience).await;
+        while cluster.own_store() == OwnStore::Unheard && 1 < cluster.layout().live_nodes().len() {
+            sleep(LOOK_PERIOD).await;
+        }
+    };
+    let _ = timeout(patience, reached).await;
 }
 
 /// A bound listener and what it serves.
