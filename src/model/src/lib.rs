@@ -9,7 +9,6 @@ pub mod acl;
 pub mod body;
 pub mod buckets;
 pub mod certificates;
-pub mod derived;
 pub mod encryption;
 pub mod error;
 pub mod index;

@@ -31,7 +31,6 @@ use crate::{
     access::AccessControl,
     buckets::Buckets,
     certificates::Certificates,
-    derived::{self, DerivedError},
     encryption::EncryptionKeys,
     keys::Keys,
     lifecycle::{Lifecycle, LifecycleOptions},
@@ -108,9 +107,6 @@ pub enum StartError {
     /// What the store says of its own standing.
     #[error("the metadata store can't be read: {0}")]
     Standing(#[from] StandingError),
-    /// Indexes that an earlier release did not keep.
-    #[error("the indexes of the metadata store can't be made: {0}")]
-    Derived(#[from] DerivedError),
     /// The control files.
     #[error("the metadata directory can't be read: {0}")]
     State(#[from] StateError),
@@ -173,7 +169,6 @@ impl PreparedNode {
         let runtime = options.runtime.clone();
         let block_len_bytes = u32::try_from(options.blocks.block_size_bytes).unwrap_or(u32::MAX);
         let db = Db::open(&runtime, options.engine, options.db).await?;
-        derived::catch_up(&db).await?;
         let block_store = BlockStore::open(&runtime, options.disk, options.block_store).await?;
         let marked = db.clone();
         let identity = options.identity;
