@@ -41,8 +41,9 @@ pub(crate) async fn delete(services: &Services, target: &Target, request: &Reque
 }
 
 async fn store(services: &Services, target: &Target, request: &Request, rules: Vec<CorsRule>) -> Result<(), S3Error> {
-    // Some request may have been allowed that no longer is; and who reads the rules after this answer must find them, at any node.
-    let changed = services.access.buckets().change(target.bucket.id, Effect::Restricts, request.context(), |row| {
+    // Where there were rules, some request may have been allowed that no longer is.
+    let effect = if target.bucket.row.cors.is_empty() { Effect::Grants } else { Effect::Restricts };
+    let changed = services.access.buckets().change(target.bucket.id, effect, request.context(), |row| {
         row.cors.clone_from(&rules);
         Ok(())
     });

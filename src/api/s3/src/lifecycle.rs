@@ -106,8 +106,9 @@ pub async fn delete(services: &Services, target: &Target, request: &Request) -> 
 }
 
 async fn store(services: &Services, target: &Target, request: &Request, rules: Vec<LifecycleRule>) -> Result<(), S3Error> {
-    // A rule that was taken away must not be carried out any more, and who reads the rules after this answer must find them, at any node.
-    let changed = services.access.buckets().change(target.bucket.id, Effect::Restricts, request.context(), |row| {
+    // A rule that was taken away must not be carried out any more.
+    let effect = if target.bucket.row.lifecycle.is_empty() { Effect::Grants } else { Effect::Restricts };
+    let changed = services.access.buckets().change(target.bucket.id, effect, request.context(), |row| {
         row.lifecycle.clone_from(&rules);
         Ok(())
     });

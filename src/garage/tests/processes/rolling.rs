@@ -29,22 +29,15 @@ struct Balanced {
 
 impl Balanced {
     /// The first answer of a node that takes the connection.
-    ///
-    /// A node that stops closes its idle connections, and a request may be on its way on one of them: closed before any byte of an answer,
-    /// it is sent once more, as SDKs do with requests that may be repeated (RFC 9110, section 9.2.2).
     async fn ask(&mut self, method: Method, target: &str, body: Bytes) -> Result<(u16, Bytes), String> {
-        let (mut last, mut is_repeated) = (String::new(), false);
-        for _ in 0..=self.nodes.len() {
+        let mut last = String::new();
+        for _ in 0..self.nodes.len() {
             let node = &self.nodes[self.first % self.nodes.len()];
             match node.attempt(method.clone(), target, &[], body.clone()).await {
                 Ok(answer) => return Ok((answer.status, answer.body)),
                 // Nothing was sent: the node does not listen.
                 Err(error) if error.contains("Connect") => {
                     self.first += 1;
-                    last = error;
-                }
-                Err(error) if error.contains("IncompleteMessage") && !is_repeated => {
-                    is_repeated = true;
                     last = error;
                 }
                 Err(error) => return Err(error),

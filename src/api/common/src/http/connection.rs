@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ::http::{HeaderValue, Request, Response, header};
+use ::http::{HeaderValue, Request, Response, Version, header};
 use bytes::Bytes;
 use garage_util::runtime::Runtime;
 use hyper::{
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::limits::{CONNECTION_BUFFER_MAX_BYTES, HEADER_COUNT_MAX, HEADER_SECTION_MAX_BYTES, HTTP2_STREAM_COUNT_MAX};
 
-/// How long a draining connection without a request stays, so that the last bytes of its last answer get out.
+/// How long a draining connection without a request stays: a client's next request may be on its way, and the last answer's last bytes.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// What all connections of a server share.
@@ -135,8 +135,7 @@ pub(super) async fn run(shared: Arc<Shared>, stream: Accepted, peer: Peer) {
     let activity = Arc::new(Activity::new(shared.clone()));
     let opened = tokio::select! {
         biased;
-        // Nothing was asked yet, so nothing is lost.
-        () = shared.draining.cancelled() => return,
+        () = drained(&shared) => return,
         () = activity.close.cancelled() => return,
         opened = open(&shared.options, stream) => opened,
     };
@@ -152,15 +151,19 @@ pub(super) async fn run(shared: Arc<Shared>, stream: Accepted, peer: Peer) {
     let service = ConnectionService { shared: shared.clone(), activity: activity.clone(), peer, secure };
     let io = TokioIo::new(io);
     match protocol {
-        Protocol::Http1 => {
-            watch(&shared, &activity, http1_builder(&shared.options).serve_connection(io, service), http1::Connection::graceful_shutdown)
-                .await
-        }
+        // Its answers say that it closes; a shutdown of its own would close it at once where no request has come yet.
+        Protocol::Http1 => watch(&shared, &activity, http1_builder(&shared.options).serve_connection(io, service), |_| {}).await,
         Protocol::Http2 => {
             let builder = http2_builder(&shared);
             watch(&shared, &activity, builder.serve_connection(io, service), http2::Connection::graceful_shutdown).await;
         }
     }
+}
+
+/// Ends when the server has been stopping for as long as a first request may have been on its way.
+async fn drained(shared: &Shared) {
+    shared.draining.cancelled().await;
+    tokio::time::sleep(DRAIN_GRACE).await;
 }
 
 /// TLS if the listener has it, then the client's first bytes. `None`: nothing is to be served.
@@ -200,7 +203,8 @@ fn http2_builder(shared: &Shared) -> http2::Builder<RuntimeExecutor> {
     builder
 }
 
-async fn watch<C: Future<Output = hyper::Result<()>>>(shared: &Shared, activity: &Activity, connection: C, drain: impl Fn(Pin<&mut C>)) {
+/// Drives a connection to its end. `announce` tells a client that it has to go elsewhere, where answers can't.
+async fn watch<C: Future<Output = hyper::Result<()>>>(shared: &Shared, activity: &Activity, connection: C, announce: impl Fn(Pin<&mut C>)) {
     let mut connection = std::pin::pin!(connection);
     let mut draining_since: Option<Instant> = None;
     loop {
@@ -224,11 +228,11 @@ async fn watch<C: Future<Output = hyper::Result<()>>>(shared: &Shared, activity:
                     return;
                 }
                 draining_since = Some(Instant::now());
-                drain(connection.as_mut());
+                announce(connection.as_mut());
             }
             () = shared.draining.cancelled(), if draining_since.is_none() => {
                 draining_since = Some(Instant::now());
-                drain(connection.as_mut());
+                announce(connection.as_mut());
             }
             () = tokio::time::sleep_until(look_again) => {
                 if activity.deadline(draining_since).is_some_and(|deadline| deadline <= Instant::now()) {
@@ -266,10 +270,14 @@ impl Service<Request<Incoming>> for ConnectionService {
         let runtime = self.shared.runtime.clone();
         let client_waits =
             request.headers().get(header::EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let (shared, activity, says_close) = (self.shared.clone(), self.activity.clone(), request.version() < Version::HTTP_2);
         let answer = self.shared.service.clone().serve(request.map(|incoming| RequestBody::new(incoming, runtime, client_waits)), context);
         Box::pin(async move {
             let mut response = answer.await.map(|body| GuardedBody { body, _in_flight: in_flight });
             add_ids(response.headers_mut(), &ids);
+            if says_close && (shared.draining.is_cancelled() || activity.close.is_cancelled()) {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(response)
         })
     }

@@ -4,7 +4,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use garage_util::runtime::Runtime;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -44,7 +47,10 @@ impl Default for ServerOptions {
     }
 }
 
-/// Serves until `stop` is cancelled; then accepts nothing more, lets requests under way finish within `drain_timeout`, and returns.
+/// How long a server that stops goes on accepting, so that clients which are connected already, and wait to be accepted, are answered.
+const LAST_CONNECTIONS_GRACE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop` is cancelled; then soon accepts nothing more, lets requests under way finish within `drain_timeout`, and returns.
 ///
 /// Cancel `stop` and await this before stopping the runtime, which drops every task at once.
 pub async fn serve(listener: Listener, service: Arc<dyn HttpService>, runtime: Runtime, options: ServerOptions, stop: CancellationToken) {
@@ -59,20 +65,26 @@ pub async fn serve(listener: Listener, service: Arc<dyn HttpService>, runtime: R
         aborting: CancellationToken::new(),
     });
     let connections = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            // A connection accepted by a dropped future would be lost, but the first branch ends the loop anyway.
-            accepted = accept(&listener, &shared, &places) => accepted,
-        };
-        let Some((stream, peer, place)) = accepted else { continue };
+    let serve_one = |(stream, peer, place): Accepted| {
         let shared = shared.clone();
         let connection = connections.track_future(async move {
             connection::run(shared, stream, peer).await;
             drop(place);
         });
         runtime.spawn("http connection", connection);
+    };
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            // A connection accepted by a dropped future would be lost, but the first branch ends the loop anyway.
+            accepted = accept(&listener, &shared, &places) => accepted.into_iter().for_each(&serve_one),
+        }
+    }
+    // Clients that were connected before the stop and not yet accepted: closing the listener would reset them.
+    let last = Instant::now() + LAST_CONNECTIONS_GRACE;
+    while let Ok(accepted) = timeout_at(last, accept(&listener, &shared, &places)).await {
+        accepted.into_iter().for_each(&serve_one);
     }
     drop(listener);
     connections.close();

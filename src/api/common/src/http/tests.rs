@@ -214,6 +214,23 @@ async fn a_stop_lets_requests_under_way_finish_and_takes_no_new_ones() {
 }
 
 #[tokio::test]
+async fn requests_on_their_way_when_the_server_stops_are_answered_and_end_their_connections() {
+    let served = start(ServerOptions::default()).await;
+    let mut kept_alive = served.connect().await;
+    kept_alive.write_all(b"GET /refused HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    read_until(&mut kept_alive, "</Error>").await;
+    let mut fresh = served.connect().await;
+    served.stop.cancel();
+    for stream in [&mut kept_alive, &mut fresh] {
+        stream.write_all(b"GET /refused HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("connection: close"), "{answer}");
+    }
+    served.server.await.unwrap();
+}
+
+#[tokio::test]
 async fn half_open_connections_do_not_hold_up_a_stop() {
     let served = start(ServerOptions { drain_timeout: Duration::from_secs(3600), ..ServerOptions::default() }).await;
     let mut streams = Vec::new();
