@@ -60,9 +60,17 @@ def web_endpoint(endpoint=ENDPOINT):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nothing listens on, and that was not given out before: it may be some time until its program listens."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in given_ports:
+            given_ports.add(port)
+            return port
+
+
+given_ports = set()
 
 
 class Program:

@@ -6,15 +6,14 @@ A cluster of its own. Pebble asks for its proofs at another node than the one th
 import http.client
 import json
 import os
-import socket
 import ssl
 import subprocess
 import time
-import urllib.parse
 
 import boto3
 from botocore.config import Config
 
+from certificates import WAIT_S, connect, get, make_certificate, trusting
 from checks import ENDPOINT, check, equal
 from pages import CLIENTS, ROOT, WORK, Program, answers, end_all, free_port, run
 
@@ -26,7 +25,6 @@ BUCKET = "tls-site"
 NAME = f"{BUCKET}.web.garage.localhost"
 DOMAIN = "www.tls-site.example"
 ENVIRONMENT = os.environ | {"DEV_CLUSTER_DIR": str(DIRECTORY)}
-WAIT_S = 60
 
 
 def port(node, offset):
@@ -39,40 +37,6 @@ def cluster(*arguments):
 
 def garage(*arguments):
     return cluster("cli", 1, *arguments)
-
-
-def make_certificate(name, folder):
-    """A self-signed certificate for a host and its key."""
-    folder.mkdir(exist_ok=True)
-    files = [folder / "cert.pem", folder / "key.pem"]
-    lines = ["[req]", "distinguished_name = name", "x509_extensions = more", "prompt = no", "[name]", f"CN = {name}", "[more]"]
-    # By default it would be an authority's certificate, which no server may show.
-    lines += [f"subjectAltName = DNS:{name},IP:127.0.0.1", "basicConstraints = critical,CA:FALSE"]
-    config = write(folder / "request.cnf", "\n".join(lines) + "\n")
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    run("openssl", "req", "-x509", "-config", config, *kind, "-out", files[0], "-keyout", files[1])
-    return files
-
-
-def trusting(pem, protocols=("http/1.1",)):
-    context = ssl.create_default_context(cadata=pem)
-    context.set_alpn_protocols(list(protocols))
-    return context
-
-
-def connect(at, name, context):
-    raw = socket.create_connection(("127.0.0.1", at), timeout=WAIT_S + 30)
-    return context.wrap_socket(raw, server_hostname=name)
-
-
-def get(at, name, path, context):
-    """Status, headers and body of a GET over TLS, and the certificate's serial number."""
-    with connect(at, name, context) as stream:
-        connection = http.client.HTTPConnection(name)
-        connection.sock = stream
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read(), stream.getpeercert()["serialNumber"]
 
 
 def pebble(name, http_node, tls_node):

@@ -86,6 +86,28 @@ with check("a single-page application"):
         equal(admin(ENDPOINT, f"/v2/UpdateBucket?id={bucket_id}", {"websiteAccess": access | {"routingRules": rules}})[0], 200)
         for site in sites:
             equal(get(site, "/any/where", status)[2], body)
+with check("redirect rules set over S3"):
+    rules = [
+        {"Condition": {"KeyPrefixEquals": "old/"}, "Redirect": {"ReplaceKeyPrefixWith": "docs/", "HttpRedirectCode": "307"}},
+        {"Condition": {"KeyPrefixEquals": "gone"}, "Redirect": {"HostName": "other.example", "Protocol": "https", "ReplaceKeyWith": "x"}},
+        {"Condition": {"HttpErrorCodeReturnedEquals": "404", "KeyPrefixEquals": "docs/"}, "Redirect": {"ReplaceKeyWith": "docs/index.html"}},
+    ]
+    settings = {"IndexDocument": {"Suffix": "index.html"}, "ErrorDocument": {"Key": "404.html"}}
+    s3.put_bucket_website(Bucket=BUCKET, WebsiteConfiguration=settings | {"RoutingRules": rules})
+    for site in sites:
+        equal(get(site, "/old/a/b", 307)[1]["Location"], "/docs/a/b")
+        equal(get(site, "/gone/for/good", 301)[1]["Location"], "https://other.example/x")
+        equal(get(site, "/docs/none", 301)[1]["Location"], "/docs/index.html")
+        equal(get(site, "/docs/index.html")[2], b"<h1>docs")
+        equal(get(site, "/nowhere", 404)[2], b"<h1>lost")
+with check("another index document; the error document stays"):
+    s3.put_bucket_website(Bucket=BUCKET, WebsiteConfiguration=settings)
+    put("docs/start.htm", b"<h1>start")
+    garage("bucket", "website", "--allow", BUCKET, "--index-document", "start.htm")
+    for site in sites:
+        equal(get(site, "/docs/")[2], b"<h1>start")
+        equal(get(site, "/", 404)[2], b"<h1>lost")
+    garage("bucket", "website", "--allow", BUCKET, "--index-document", "index.html")
 with check("CORS"):
     rule = {"AllowedOrigins": ["https://app.example"], "AllowedMethods": ["GET"], "AllowedHeaders": ["*"]}
     s3.put_bucket_cors(Bucket=BUCKET, CORSConfiguration={"CORSRules": [rule]})
