@@ -83,6 +83,16 @@ impl Judge {
         }
     }
 
+    /// Whether the caller may be told that there is no object at `key`: only the list of an object could have allowed `action`, and the
+    /// caller may list the bucket.
+    pub fn may_miss(&self, action: Action, key: Option<&str>, facts: &Facts) -> bool {
+        let reads_by_list = matches!(of_object_list(action), Some(Permission::Read | Permission::ReadAcp));
+        reads_by_list
+            && self.bucket.row.access.ownership.has_acls()
+            && self.policy_verdict(action, key, None, facts) != Verdict::Denied
+            && self.allows(actions::LIST_BUCKET, None, None, facts)
+    }
+
     fn parsed(&self) -> Option<&Result<Policy, PolicyError>> {
         self.policy.as_ref().map(|named| &named.policy)
     }
@@ -276,6 +286,23 @@ mod tests {
         assert!(reads(Ownership::Removed, false, None));
         assert!(!reads(Ownership::ObjectWriter, true, None));
         assert!(reads(Ownership::ObjectWriter, true, Some("writer")));
+    }
+
+    #[test]
+    fn who_may_list_is_told_that_an_object_is_not_there() {
+        let misses = |ownership, policy: Option<Arc<NamedPolicy>>, acl: CannedAcl, action| {
+            let mut bucket = bucket();
+            bucket.row.access.ownership = ownership;
+            bucket.row.access.acl = Some(acl.expand("owner", "owner"));
+            judge(bucket, policy, None).may_miss(action, Some("k"), &Facts::default())
+        };
+        let (writer, open) = (Ownership::ObjectWriter, CannedAcl::PublicRead);
+        assert!(misses(writer, None, open, actions::GET_OBJECT) && misses(writer, None, open, actions::GET_OBJECT_ACL));
+        assert!(!misses(writer, None, open, actions::PUT_OBJECT_ACL) && !misses(writer, None, open, actions::GET_OBJECT_TAGGING));
+        assert!(!misses(writer, None, CannedAcl::Private, actions::GET_OBJECT));
+        assert!(!misses(Ownership::BucketOwnerEnforced, None, open, actions::GET_OBJECT));
+        assert!(!misses(writer, policy("Deny", "s3:GetObject", "/*"), open, actions::GET_OBJECT));
+        assert!(!misses(writer, policy("Deny", "s3:ListBucket", ""), open, actions::GET_OBJECT));
     }
 
     #[test]

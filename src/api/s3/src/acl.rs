@@ -25,7 +25,7 @@ use crate::{
     answer, get, headers,
     limits::ACL_MAX_BYTES,
     request::{IncomingBody, Request, Services, Target},
-    settings::{Owner, owner_of},
+    settings::{Owner, Owners, owner_id_of},
     tagging::change_object,
 };
 
@@ -167,7 +167,7 @@ fn read_grant(grant: &Element) -> Result<Grant, S3Error> {
 }
 
 /// The document of a list.
-pub fn render(owner: &Owner, grants: &[(Grant, Owner)]) -> String {
+pub fn render(owner: &Owner, grants: &[(&Grant, &Owner)]) -> String {
     const XSI: &str = "http://www.w3.org/2001/XMLSchema-instance";
     let mut xml = XmlWriter::s3_document("AccessControlPolicy");
     owner.write(&mut xml, "Owner");
@@ -189,24 +189,27 @@ pub fn render(owner: &Owner, grants: &[(Grant, Owner)]) -> String {
     xml.finish()
 }
 
-/// The document of these grants, with the names of keys as far as they are known here.
-pub fn answer_with(owner: &Owner, grants: Vec<Grant>, request: &Request) -> Response<Body> {
-    let named = |grant: Grant| {
-        let id = match &grant.grantee {
-            Grantee::Key(id) => id.clone(),
-            _ => String::new(),
-        };
-        (grant, Owner::of_id(&id, request))
-    };
-    answer::xml(render(owner, &grants.into_iter().map(named).collect::<Vec<_>>()))
+/// The document of these grants, with the names of keys.
+async fn answer_with(
+    services: &Services,
+    target: &Target,
+    request: &Request,
+    owner: &str,
+    grants: &[Grant],
+) -> Result<Response<Body>, S3Error> {
+    let id_of = |grant: &Grant| if let Grantee::Key(id) = &grant.grantee { Some(id.clone()) } else { None };
+    let ids: Vec<String> = grants.iter().filter_map(id_of).collect();
+    let owners = Owners::find(services, target, request, ids.iter().map(String::as_str).chain([owner])).await?;
+    let named: Vec<(&Grant, &Owner)> = grants.iter().map(|grant| (grant, owners.of(id_of(grant).as_deref()))).collect();
+    Ok(answer::xml(render(owners.of(Some(owner)), &named)))
 }
 
 /// GET of a bucket's list: its own, and what rights of keys come to.
-pub fn get_of_bucket(target: &Target, request: &Request) -> Response<Body> {
-    let owner = owner_of(target, request);
+pub async fn get_of_bucket(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
+    let owner = owner_id_of(target, request);
     let row = &target.bucket.row;
     let own = row.access.acl.clone().filter(|_| row.access.ownership.has_acls());
-    let mut grants = own.unwrap_or_else(|| Acl::private(owner.id())).grants;
+    let mut grants = own.unwrap_or_else(|| Acl::private(owner)).grants;
     for grant in grants_of_rights(row) {
         let is_covered = |held: &Grant| {
             held.grantee == grant.grantee && (held.permission == Permission::FullControl || held.permission == grant.permission)
@@ -215,7 +218,7 @@ pub fn get_of_bucket(target: &Target, request: &Request) -> Response<Body> {
             grants.push(grant);
         }
     }
-    answer_with(&owner, grants, request)
+    answer_with(services, target, request, owner, &grants).await
 }
 
 /// The rights of keys other than owners, as grants.
@@ -233,14 +236,15 @@ fn grants_of_rights(row: &BucketRow) -> Vec<Grant> {
     grants
 }
 
-/// The list that a PutAcl request asks for, in headers or body. Errors: 400 `UnexpectedContent` for both.
-pub async fn of_request(
+/// The list that a PutAcl request asks for, in headers or body. Errors: 400 `UnexpectedContent` for both, 403 `AccessDenied` for a document
+/// that names an owner other than `is_owner` knows.
+async fn of_request(
     services: &Services,
     target: &Target,
     request: &Request,
     body: IncomingBody,
-    on: AclOn,
-    owner: &str,
+    (on, owner): (AclOn, &str),
+    is_owner: impl Fn(&str) -> bool,
 ) -> Result<Acl, S3Error> {
     let bucket_owner = target.bucket.row.owner_id().unwrap_or(owner).to_owned();
     let asked = of_headers(services, request, on, owner, &bucket_owner).await?;
@@ -258,11 +262,19 @@ pub async fn of_request(
             Err(S3Error::new(ErrorCode::MissingSecurityHeader, message).with("MissingHeaderName", "x-amz-acl"))
         }
         None => {
-            let (_, acl) = of_document(&document)?;
+            let (named, acl) = of_document(&document)?;
+            // No list makes anyone another's owner.
+            if named.is_some_and(|named| !is_owner(&named)) {
+                return Err(S3Error::access_denied());
+            }
             check_keys(services, request, &acl).await?;
             Ok(acl)
         }
     }
+}
+
+fn owns_bucket(target: &Target, id: &str) -> bool {
+    target.bucket.row.permissions.get(id).is_some_and(|permissions| permissions.owner)
 }
 
 /// Refuses a list that the bucket does not take: 400 `AccessControlListNotSupported`, 403 `AccessDenied` where public lists are blocked.
@@ -276,7 +288,7 @@ pub fn check_allowed(target: &Target, acl: &Acl, owner: &str) -> Result<(), S3Er
     if access.ownership.has_acls() {
         return Ok(());
     }
-    let is_owner = |id: &str| id == owner || target.bucket.row.permissions.get(id).is_some_and(|permissions| permissions.owner);
+    let is_owner = |id: &str| id == owner || owns_bucket(target, id);
     let rights = grants_of_rights(&target.bucket.row);
     let is_so_anyway = |grant: &Grant| match &grant.grantee {
         Grantee::Key(id) if is_owner(id) => grant.permission == Permission::FullControl,
@@ -290,9 +302,10 @@ pub fn check_allowed(target: &Target, acl: &Acl, owner: &str) -> Result<(), S3Er
 
 /// PUT of a bucket's list.
 pub async fn put_of_bucket(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
-    let owner = owner_of(target, request);
-    let acl = of_request(services, target, request, body, AclOn::Bucket, owner.id()).await?;
-    check_allowed(target, &acl, owner.id())?;
+    let owner = owner_id_of(target, request);
+    let is_owner = |id: &str| id == owner || owns_bucket(target, id);
+    let acl = of_request(services, target, request, body, (AclOn::Bucket, owner), is_owner).await?;
+    check_allowed(target, &acl, owner)?;
     if target.bucket.row.access.ownership == Ownership::BucketOwnerEnforced {
         return Ok(answer::empty(StatusCode::OK));
     }
@@ -334,24 +347,24 @@ pub async fn of_new_object(services: &Services, target: &Target, request: &Reque
 
 /// GET of an object's list.
 pub async fn get_of_object(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    let found = get::find(services, target, request, false).await?;
+    let access = get::find(services, target, request, false).await?.access();
+    let bucket_owner = owner_id_of(target, request);
     if !target.bucket.row.access.ownership.has_acls() {
-        let owner = owner_of(target, request);
-        let grants = Acl::private(owner.id()).grants;
-        return Ok(answer_with(&owner, grants, request));
+        return answer_with(services, target, request, bucket_owner, &Acl::private(bucket_owner).grants).await;
     }
-    let access = found.access();
-    let owner = access.owner.map_or_else(|| owner_of(target, request), |id| Owner::of_id(&id, request));
-    let grants = access.acl.unwrap_or_else(|| Acl::private(owner.id())).grants;
-    Ok(answer_with(&owner, grants, request))
+    let owner = access.owner.as_deref().unwrap_or(bucket_owner);
+    let grants = access.acl.unwrap_or_else(|| Acl::private(owner)).grants;
+    answer_with(services, target, request, owner, &grants).await
 }
 
 /// PUT of an object's list.
 pub async fn put_of_object(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
-    let found = get::find(services, target, request, false).await?;
-    let owner = found.access().owner.map_or_else(|| owner_of(target, request), |id| Owner::of_id(&id, request));
-    let acl = of_request(services, target, request, body, AclOn::Object, owner.id()).await?;
-    check_allowed(target, &acl, owner.id())?;
+    let own = get::find(services, target, request, false).await?.access().owner;
+    let own = own.filter(|_| target.bucket.row.access.ownership.has_acls());
+    let owner = own.as_deref().unwrap_or(owner_id_of(target, request));
+    let is_owner = |id: &str| id == owner || (own.is_none() && owns_bucket(target, id));
+    let acl = of_request(services, target, request, body, (AclOn::Object, owner), is_owner).await?;
+    check_allowed(target, &acl, owner)?;
     if !target.bucket.row.access.ownership.has_acls() {
         return Ok(answer::empty(StatusCode::OK));
     }
@@ -427,10 +440,11 @@ mod tests {
         #[test]
         fn what_is_rendered_reads_back(grants in prop::collection::vec(any_grant(), 0..10)) {
             let owner = Owner::named("o", "o");
-            let named: Vec<(Grant, Owner)> = grants.iter().map(|grant| {
+            let owners: Vec<Owner> = grants.iter().map(|grant| {
                 let id = match &grant.grantee { Grantee::Key(id) => id.as_str(), _ => "" };
-                (grant.clone(), Owner::named(id, "name"))
+                Owner::named(id, "name")
             }).collect();
+            let named: Vec<(&Grant, &Owner)> = grants.iter().zip(&owners).collect();
             let (read_owner, acl) = of_document(render(&owner, &named).as_bytes()).unwrap();
             prop_assert_eq!(read_owner.as_deref(), Some("o"));
             prop_assert_eq!(acl, Acl { grants });

@@ -149,6 +149,8 @@ impl S3Api {
         caller: &OnceLock<AccessKey>,
     ) -> Result<Response<Body>, S3Error> {
         let Form { fields, file } = Form::read(&parts.headers, stream).await?;
+        // Before the policy, which would only say that its condition on the key failed.
+        let object_key = fields.key()?.to_owned();
         let now_ms = self.services.runtime.now_ms();
         let trace = self.services.runtime.random_u64();
         let lookup = Lookup { access: &self.services.access, trace, now_ms, found: Mutex::default() };
@@ -162,7 +164,6 @@ impl S3Api {
             }
             None => 0..=u64::MAX,
         };
-        let object_key = fields.key()?.to_owned();
         let mut headers = fields.headers()?;
         known_headers::refuse_unknown(&headers)?;
         if let Some(owner) = parts.headers.get("x-amz-expected-bucket-owner") {
@@ -231,7 +232,7 @@ impl S3Api {
             BucketOperation::ListObjectsV2 => list::list_objects_v2(services, target, request).await,
             BucketOperation::ListObjectVersions => list::list_versions(services, target, request).await,
             BucketOperation::DeleteObjects => delete::delete_objects(services, target, request, body).await,
-            BucketOperation::GetBucketAcl => Ok(acl::get_of_bucket(target, request)),
+            BucketOperation::GetBucketAcl => acl::get_of_bucket(services, target, request).await,
             BucketOperation::PutBucketAcl => acl::put_of_bucket(services, target, request, body).await,
             BucketOperation::GetSetting(setting) => settings::get(target, request, setting),
             BucketOperation::PutSetting(setting) => settings::put(services, target, request, setting, body).await,

@@ -20,7 +20,12 @@ use garage_model::{
         Facts,
         actions::{self, Action},
     },
-    rows::{access::Tag, bucket::BucketState},
+    rows::{
+        access::Tag,
+        bucket::BucketState,
+        lifecycle::DAY_MS,
+        object::{ObjectLock, Retention},
+    },
 };
 use garage_table::message::Want;
 use http::header;
@@ -28,6 +33,7 @@ use http::header;
 use crate::{
     error::{Subject, invalid_bucket_name},
     limits::LOOKS_AT_ONCE,
+    lock,
     request::{Request, Services, Target},
     router::{BucketOperation, ObjectOperation},
     selectors::Setting,
@@ -74,7 +80,10 @@ pub(crate) async fn authorize_version(
         if seen.is_none() && actions.iter().any(|action| judge.needs_object(*action)) {
             seen = look_at(services, request, &judge, &key, version).await.map_err(|error| subject.error(error))?;
         }
-        if !allows_all(&judge, request, actions, &key, version, seen.as_ref()) {
+        let may_miss = |action: &Action| judge.may_miss(*action, Some(&key), &facts_for(&judge, request, version));
+        // What is not there is read by nobody; the operation says so, and refuses what came in between.
+        let is_missing = seen.is_none() && !actions.is_empty() && actions.iter().all(may_miss);
+        if !is_missing && !allows_all(&judge, request, actions, &key, version, seen.as_ref()) {
             return Err(S3Error::access_denied());
         }
     }
@@ -124,38 +133,62 @@ fn bucket_error(subject: &Subject<'_>, error: ModelError) -> S3Error {
 ///
 /// Errors: those of [`authorize`].
 pub(crate) async fn authorize_tags(services: &Services, target: &Target, request: &Request, tags: &[Tag]) -> Result<(), S3Error> {
-    let subject = target.subject();
-    if target.bucket.row.state != BucketState::Live {
-        return Err(subject.error(ClientError::BucketBusy.into()));
-    }
     let action = match request.query.has("versionId") {
         true => actions::PUT_OBJECT_VERSION_TAGGING,
         false => actions::PUT_OBJECT_TAGGING,
     };
-    if allows_tags(services, &target.judge, request, &target.key, action, tags).await.map_err(|error| subject.error(error))? {
+    authorize_with(services, target, request, action, &|facts| add_tags(facts, tags)).await
+}
+
+/// Lets the caller give the object of the request this lock, or not: it is a fact that a policy may ask for.
+///
+/// Errors: those of [`authorize`].
+pub(crate) async fn authorize_lock(
+    services: &Services,
+    target: &Target,
+    request: &Request,
+    action: Action,
+    lock: &ObjectLock,
+) -> Result<(), S3Error> {
+    authorize_with(services, target, request, action, &|facts| add_lock(facts, lock, request.now_ms)).await
+}
+
+/// The same for what the body of the request asks for; `add` tells of it.
+async fn authorize_with(
+    services: &Services,
+    target: &Target,
+    request: &Request,
+    action: Action,
+    add: &(dyn Fn(&mut Facts) + Sync),
+) -> Result<(), S3Error> {
+    let subject = target.subject();
+    if target.bucket.row.state != BucketState::Live {
+        return Err(subject.error(ClientError::BucketBusy.into()));
+    }
+    if allows_with(services, &target.judge, request, &target.key, action, add).await.map_err(|error| subject.error(error))? {
         return Ok(());
     }
     let fresh = services.access.fresh_judge(request.key.as_ref(), &target.bucket, request.context()).await;
     let fresh = fresh.map_err(|error| bucket_error(&subject, error))?;
-    match allows_tags(services, &fresh, request, &target.key, action, tags).await {
+    match allows_with(services, &fresh, request, &target.key, action, add).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(S3Error::access_denied()),
         Err(error) => Err(subject.error(error)),
     }
 }
 
-async fn allows_tags(
+async fn allows_with(
     services: &Services,
     judge: &Judge,
     request: &Request,
     key: &str,
     action: Action,
-    tags: &[Tag],
+    add: &(dyn Fn(&mut Facts) + Sync),
 ) -> Result<bool, ModelError> {
     let version = request.query.get("versionId");
     let seen = if judge.needs_object(action) { look_at(services, request, judge, key, version).await? } else { None };
     let mut facts = facts_for(judge, request, version);
-    add_tags(&mut facts, tags);
+    add(&mut facts);
     Ok(judge.allows(action, Some(key), seen.as_ref().map(FoundObject::access).as_ref(), &facts))
 }
 
@@ -250,23 +283,21 @@ fn facts_of(request: &Request) -> Facts {
             facts.add(&format!("s3:{name}"), value.trim().trim_start_matches('/'));
         }
     }
-    for (name, key) in [
-        ("if-match", "s3:if-match"),
-        ("if-none-match", "s3:if-none-match"),
-        ("referer", "aws:Referer"),
-        ("user-agent", "aws:UserAgent"),
-        ("x-amz-object-lock-mode", "s3:object-lock-mode"),
-        ("x-amz-object-lock-retain-until-date", "s3:object-lock-retain-until-date"),
-        ("x-amz-object-lock-legal-hold", "s3:object-lock-legal-hold"),
-    ] {
+    for (name, key) in
+        [("if-match", "s3:if-match"), ("if-none-match", "s3:if-none-match"), ("referer", "aws:Referer"), ("user-agent", "aws:UserAgent")]
+    {
         header(name).into_iter().for_each(|value| facts.add(key, value));
     }
     for (name, key) in [("prefix", "s3:prefix"), ("delimiter", "s3:delimiter"), ("max-keys", "s3:max-keys"), ("versionId", "s3:VersionId")]
     {
         request.query.get(name).into_iter().for_each(|value| facts.add(key, value));
     }
+    // Headers that make no sense are refused later, whatever a policy says.
     if let Ok(tags) = tagging::of_header(&request.headers) {
         add_tags(&mut facts, &tags);
+    }
+    if let Ok(lock) = lock::of_headers(&request.headers) {
+        add_lock(&mut facts, &lock, request.now_ms);
     }
     add_sender(&mut facts, request);
     facts
@@ -277,6 +308,18 @@ fn add_tags(facts: &mut Facts, tags: &[Tag]) {
     for (name, value) in tags {
         facts.add(&format!("s3:RequestObjectTag/{name}"), value);
         facts.add("s3:RequestObjectTagKeys", name);
+    }
+}
+
+/// The lock that a request asks for. A day that has begun remains.
+fn add_lock(facts: &mut Facts, asked: &ObjectLock, now_ms: u64) {
+    if let Some(Retention { mode, until_ms }) = asked.retention {
+        facts.add("s3:object-lock-mode", lock::mode_name(mode));
+        facts.add("s3:object-lock-retain-until-date", iso8601(until_ms));
+        facts.add("s3:object-lock-remaining-retention-days", until_ms.saturating_sub(now_ms).div_ceil(DAY_MS).to_string());
+    }
+    if let Some(on) = asked.legal_hold {
+        facts.add("s3:object-lock-legal-hold", lock::hold_name(on));
     }
 }
 
@@ -395,12 +438,10 @@ pub(crate) fn object_actions(operation: ObjectOperation, request: &Request) -> V
         ObjectOperation::PutObjectAcl => vec![on_version(actions::PUT_OBJECT_ACL)],
         ObjectOperation::GetObjectTagging => vec![on_version(actions::GET_OBJECT_TAGGING)],
         ObjectOperation::DeleteObjectTagging => vec![on_version(actions::DELETE_OBJECT_TAGGING)],
-        // Its tags stand in its body: decided upon once they are read.
-        ObjectOperation::PutObjectTagging => Vec::new(),
+        // What they ask for stands in their bodies: decided upon once those are read.
+        ObjectOperation::PutObjectTagging | ObjectOperation::PutObjectRetention | ObjectOperation::PutObjectLegalHold => Vec::new(),
         ObjectOperation::GetObjectRetention => vec![actions::GET_OBJECT_RETENTION],
-        ObjectOperation::PutObjectRetention => vec![actions::PUT_OBJECT_RETENTION],
         ObjectOperation::GetObjectLegalHold => vec![actions::GET_OBJECT_LEGAL_HOLD],
-        ObjectOperation::PutObjectLegalHold => vec![actions::PUT_OBJECT_LEGAL_HOLD],
         ObjectOperation::DeleteObject => vec![on_version(actions::DELETE_OBJECT)],
         ObjectOperation::PutObject | ObjectOperation::CopyObject | ObjectOperation::CreateMultipartUpload => write_actions(request),
         ObjectOperation::UploadPart | ObjectOperation::UploadPartCopy => vec![actions::PUT_OBJECT],

@@ -195,7 +195,7 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
         }
     };
     precheck(services, target, request, &condition).await?;
-    let (encryption, tags) = (copied.encryption.clone(), copied.tags.clone());
+    let encryption = copied.encryption.clone();
     let stored = if encryption.is_some() || source.found.meta.headers.encryption.is_some() {
         write_anew(services, target, request, &source, algorithm, copied, &condition).await?
     } else {
@@ -205,11 +205,10 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
         let copy = services.objects.copy_recomputed(found, recomputed, &bucket, &target.key, copied, &condition, context);
         copy.await.map_err(|error| target.write_subject(&condition).error(error))?
     };
-    let (slot, size_bytes, modified_ms) = (stored.slot, stored.size_bytes, stored.modified_ms);
-    let mut response = answer::xml(render("CopyObjectResult", &stored.into()));
+    let mut response = answer::xml(render("CopyObjectResult", &Copied::from(&stored)));
     encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
-    lifecycle::add_expiration(response.headers_mut(), target, size_bytes, modified_ms, &tags);
-    versioning::add_version(response.headers_mut(), slot);
+    lifecycle::add_expiration(response.headers_mut(), target, &stored);
+    versioning::add_version(response.headers_mut(), stored.slot);
     source.add_version(response.headers_mut());
     Ok(response)
 }
@@ -275,9 +274,9 @@ pub struct Copied {
     pub checksum: Option<StoredChecksum>,
 }
 
-impl From<StoredObject> for Copied {
-    fn from(stored: StoredObject) -> Copied {
-        Copied { modified_ms: stored.modified_ms, etag: stored.etag, checksum: stored.checksum }
+impl From<&StoredObject> for Copied {
+    fn from(stored: &StoredObject) -> Copied {
+        Copied { modified_ms: stored.modified_ms, etag: stored.etag.clone(), checksum: stored.checksum.clone() }
     }
 }
 

@@ -202,7 +202,7 @@ fn write_headers(
     lock::add(out, &shown);
     versioning::add_version(out, versioning::shown(target.bucket.row.versioning, found.slot));
     if !request.query.has("versionId") {
-        lifecycle::add_expiration(out, target, meta.size_bytes, meta.modified_ms, meta.tags());
+        lifecycle::add_expiration_of(out, target, meta.size_bytes, meta.modified_ms, meta.tags());
     }
     for (parameter, name) in OVERRIDES {
         if let Some(value) = request.query.get(parameter) {

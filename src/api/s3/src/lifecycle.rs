@@ -11,7 +11,10 @@ use garage_api_common::{
     time::{http_date, iso8601, parse_iso8601},
     xml::{Element, XmlWriter, malformed, parse},
 };
-use garage_model::rows::lifecycle::{DAY_MS, Expiration, Filter, Filtered, LifecycleRule, NoncurrentExpiration, abort_of, expiry_of};
+use garage_model::{
+    objects::StoredObject,
+    rows::lifecycle::{DAY_MS, Expiration, Filter, Filtered, LifecycleRule, NoncurrentExpiration, abort_of, expiry_of},
+};
 use garage_table::control::Effect;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -292,8 +295,13 @@ fn positive(text: &str, message: &'static str) -> Result<u32, S3Error> {
     Err(S3Error::invalid_argument(message, "Days", text))
 }
 
-/// Adds `x-amz-expiration` if a rule applies to a current object.
-pub fn add_expiration(out: &mut HeaderMap, target: &Target, size_bytes: u64, modified_ms: u64, tags: &[(String, String)]) {
+/// Adds `x-amz-expiration` if a rule applies to what was just stored.
+pub fn add_expiration(out: &mut HeaderMap, target: &Target, stored: &StoredObject) {
+    add_expiration_of(out, target, stored.size_bytes, stored.modified_ms, &stored.tags);
+}
+
+/// The same of a current object.
+pub fn add_expiration_of(out: &mut HeaderMap, target: &Target, size_bytes: u64, modified_ms: u64, tags: &[(String, String)]) {
     let rules = &target.bucket.row.lifecycle;
     let filtered = Filtered { key: &target.key, size_bytes, tags };
     if let Some((due_ms, rule)) = expiry_of(rules, filtered, modified_ms, DAY_MS) {

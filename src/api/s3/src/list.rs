@@ -20,7 +20,7 @@ use crate::{
     answer, checksums, headers,
     limits::PAGE_MAX,
     request::{Request, Services, Target},
-    settings::{Owner, owner_of},
+    settings::{Owner, Owners},
     versioning::{self, VersionName},
 };
 
@@ -117,27 +117,27 @@ impl Common {
         }
     }
 
-    fn version(&self, xml: &mut XmlWriter, version: &ListedVersion, owner: &Owner) {
+    fn version(&self, xml: &mut XmlWriter, version: &ListedVersion, owners: &Owners) {
         let name = if matches!(version.shown, Shown::Object(_)) { "Version" } else { "DeleteMarker" };
         xml.open(name);
         self.key(xml, "Key", &version.key);
         xml.text("VersionId", &versioning::version_text(version.slot)).value("IsLatest", version.is_latest);
         match &version.shown {
-            Shown::Object(summary) => write_summary(xml, summary, Some(owner)),
+            Shown::Object(summary) => write_summary(xml, summary, Some(owners.of(summary.owner.as_deref()))),
             Shown::Marker { modified_ms } => {
                 xml.text("LastModified", &iso8601(*modified_ms));
-                owner.write(xml, "Owner");
+                owners.of(None).write(xml, "Owner");
             }
         }
         xml.close(name);
     }
 
-    fn contents(&self, xml: &mut XmlWriter, page: &ListPage, owner: Option<&Owner>) {
+    fn contents(&self, xml: &mut XmlWriter, page: &ListPage, owners: Option<&Owners>) {
         for entry in &page.entries {
             if let ListEntry::Object { key, summary } = entry {
                 xml.open("Contents");
                 self.key(xml, "Key", key);
-                write_summary(xml, summary, owner);
+                write_summary(xml, summary, owners.map(|owners| owners.of(summary.owner.as_deref())));
                 xml.close("Contents");
             }
         }
@@ -155,6 +155,21 @@ fn write_summary(xml: &mut XmlWriter, summary: &ObjectSummary, owner: Option<&Ow
         owner.write(xml, "Owner");
     }
     xml.text("StorageClass", summary.storage_class.as_deref().unwrap_or("STANDARD"));
+}
+
+/// The owners of what is on a page. Where lists mean nothing, all of it is the bucket owner's.
+async fn owners_of<'a>(
+    services: &Services,
+    target: &Target,
+    request: &Request,
+    summaries: impl Iterator<Item = &'a ObjectSummary>,
+) -> Result<Owners, S3Error> {
+    let has_acls = target.bucket.row.access.ownership.has_acls();
+    Owners::find(services, target, request, summaries.filter_map(|summary| summary.owner.as_deref()).filter(|_| has_acls)).await
+}
+
+fn summaries_of(page: &ListPage) -> impl Iterator<Item = &ObjectSummary> {
+    page.entries.iter().filter_map(|entry| if let ListEntry::Object { summary, .. } = entry { Some(summary) } else { None })
 }
 
 fn prefixes_of(page: &ListPage) -> impl Iterator<Item = &String> {
@@ -178,7 +193,7 @@ pub async fn list_objects(services: &Services, target: &Target, request: &Reques
         common.key(&mut xml, "NextMarker", last.marker());
     }
     common.tail(&mut xml, page.truncated);
-    common.contents(&mut xml, &page, Some(&owner_of(target, request)));
+    common.contents(&mut xml, &page, Some(&owners_of(services, target, request, summaries_of(&page)).await?));
     common.prefixes(&mut xml, prefixes_of(&page));
     xml.close("ListBucketResult");
     Ok(answer::xml(xml.finish()))
@@ -207,7 +222,8 @@ pub async fn list_objects_v2(services: &Services, target: &Target, request: &Req
     xml.value("KeyCount", page.entries.len());
     common.tail(&mut xml, page.truncated);
     let owner = request.query.get("fetch-owner").is_some_and(|fetch| fetch.eq_ignore_ascii_case("true"));
-    common.contents(&mut xml, &page, owner.then(|| owner_of(target, request)).as_ref());
+    let owners = if owner { Some(owners_of(services, target, request, summaries_of(&page)).await?) } else { None };
+    common.contents(&mut xml, &page, owners.as_ref());
     common.prefixes(&mut xml, prefixes_of(&page));
     xml.close("ListBucketResult");
     Ok(answer::xml(xml.finish()))
@@ -243,10 +259,14 @@ pub async fn list_versions(services: &Services, target: &Target, request: &Reque
         }
     }
     common.tail(&mut xml, page.truncated);
-    let owner = owner_of(target, request);
+    let summaries = page.entries.iter().filter_map(|entry| match entry {
+        VersionEntry::Version(ListedVersion { shown: Shown::Object(summary), .. }) => Some(summary),
+        _ => None,
+    });
+    let owners = owners_of(services, target, request, summaries).await?;
     for entry in &page.entries {
         if let VersionEntry::Version(version) = entry {
-            common.version(&mut xml, version, &owner);
+            common.version(&mut xml, version, &owners);
         }
     }
     let prefixes = page.entries.iter().filter_map(|entry| if let VersionEntry::Prefix(prefix) = entry { Some(prefix) } else { None });

@@ -26,7 +26,9 @@ use garage_table::control::Effect;
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 
 use crate::{
-    answer, get, headers,
+    answer,
+    authorize::authorize_lock,
+    get, headers,
     request::{IncomingBody, Request, Services, Target},
     versioning,
 };
@@ -40,11 +42,17 @@ const DAYS_MAX: u32 = 36_500;
 /// Years of a default retention at the most.
 const YEARS_MAX: u32 = 100;
 
-fn mode_name(mode: RetentionMode) -> &'static str {
+/// A mode as S3 spells it.
+pub fn mode_name(mode: RetentionMode) -> &'static str {
     match mode {
         RetentionMode::Governance => "GOVERNANCE",
         RetentionMode::Compliance => "COMPLIANCE",
     }
+}
+
+/// A legal hold as S3 spells it.
+pub fn hold_name(on: bool) -> &'static str {
+    if on { "ON" } else { "OFF" }
 }
 
 fn mode_of(text: &str) -> Option<RetentionMode> {
@@ -116,7 +124,7 @@ pub fn add(out: &mut HeaderMap, lock: &ObjectLock) {
         headers::put(out, HeaderName::from_static(UNTIL), &iso8601(retention.until_ms));
     }
     if let Some(on) = lock.legal_hold {
-        headers::put(out, HeaderName::from_static(HOLD), if on { "ON" } else { "OFF" });
+        headers::put(out, HeaderName::from_static(HOLD), hold_name(on));
     }
 }
 
@@ -243,7 +251,7 @@ pub async fn get_legal_hold(services: &Services, target: &Target, request: &Requ
     let missing = || S3Error::of(ErrorCode::NoSuchObjectLockConfiguration).with("Key", &target.key);
     let on = lock.legal_hold.ok_or_else(missing)?;
     let mut xml = XmlWriter::s3_document("LegalHold");
-    xml.text("Status", if on { "ON" } else { "OFF" }).close("LegalHold");
+    xml.text("Status", hold_name(on)).close("LegalHold");
     Ok(answer::xml(xml.finish()))
 }
 
@@ -254,8 +262,10 @@ async fn lock_of(services: &Services, target: &Target, request: &Request) -> Res
 
 /// PUT of a version's retention; an empty document takes it away.
 pub async fn put_retention(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
-    target.bucket.row.object_lock.ok_or_else(no_lock_on_bucket)?;
     let wanted = read_retention(&parse(&body.read_with_integrity(XML_BODY_MAX_BYTES).await?, &["Retention"])?)?;
+    let asked = ObjectLock { retention: wanted, legal_hold: None };
+    authorize_lock(services, target, request, actions::PUT_OBJECT_RETENTION, &asked).await?;
+    target.bucket.row.object_lock.ok_or_else(no_lock_on_bucket)?;
     if wanted.is_some_and(|wanted| wanted.until_ms <= request.now_ms) {
         return Err(past_date());
     }
@@ -299,7 +309,6 @@ pub async fn put_legal_hold(
     request: &Request,
     body: IncomingBody,
 ) -> Result<Response<Body>, S3Error> {
-    target.bucket.row.object_lock.ok_or_else(no_lock_on_bucket)?;
     let document = parse(&body.read_with_integrity(XML_BODY_MAX_BYTES).await?, &["LegalHold"])?;
     document.only(&["Status"])?;
     let on = match document.required("Status")? {
@@ -307,6 +316,9 @@ pub async fn put_legal_hold(
         "OFF" => false,
         _ => return Err(malformed()),
     };
+    let asked = ObjectLock { retention: None, legal_hold: Some(on) };
+    authorize_lock(services, target, request, actions::PUT_OBJECT_LEGAL_HOLD, &asked).await?;
+    target.bucket.row.object_lock.ok_or_else(no_lock_on_bucket)?;
     change_lock(services, target, request, |lock, _| {
         lock.legal_hold = Some(on);
         Ok(())
@@ -323,7 +335,7 @@ async fn change_lock(
     let slot = versioning::requested(request, target)?;
     let change = |meta: &mut garage_model::rows::object::ObjectMeta, now_ms| change(&mut meta.headers.lock, now_ms);
     let changed = services.objects.change_version(&target.bucket_ref(), &target.key, slot, request.context(), change).await;
-    let slot = changed.map_err(|error| target.subject().error(error))?;
+    let slot = changed.map_err(|error| versioning::change_error(target, request, slot, error))?;
     let mut response = answer::empty(StatusCode::OK);
     versioning::add_version(response.headers_mut(), versioning::shown(target.bucket.row.versioning, Some(slot)));
     Ok(response)

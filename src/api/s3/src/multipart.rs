@@ -7,6 +7,7 @@ use garage_api_common::{
     checksum::{ChecksumAlgorithm, ChecksumType, ChecksumValue, completion_value},
     conditions::{WriteCondition as ParsedCondition, unquote},
     http::Body,
+    payload::BodySpec,
     ranges::resolve_copy_range,
     xml::{Element, XmlWriter, malformed, parse},
 };
@@ -135,6 +136,7 @@ pub async fn upload_part(services: &Services, target: &Target, request: &Request
     if SINGLE_PUT_MAX_BYTES < size_bytes {
         return Err(too_large(size_bytes, SINGLE_PUT_MAX_BYTES));
     }
+    check_integrity(services, target, request, &upload, &spec).await?;
     let declared = spec.declared().algorithm();
     // Without a choice of the upload's, a part keeps the checksum that came with it.
     let kept = upload.named_algorithm().or(declared).unwrap_or(checksums::DEFAULT);
@@ -155,6 +157,23 @@ pub async fn upload_part(services: &Services, target: &Target, request: &Request
     answer::add_part(response.headers_mut(), &stored.etag, stored.checksum.as_ref());
     encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
     Ok(response)
+}
+
+/// A part of what will be locked must prove that it arrived whole. Errors: 400 `InvalidRequest`.
+async fn check_integrity(
+    services: &Services,
+    target: &Target,
+    request: &Request,
+    upload: &NamedUpload<'_>,
+    spec: &BodySpec,
+) -> Result<(), S3Error> {
+    let Err(unproven) = spec.require_integrity() else { return Ok(()) };
+    if target.bucket.row.object_lock.is_none() {
+        return Ok(());
+    }
+    let row = services.uploads.get(&target.bucket_ref(), &target.key, upload.id, request.context()).await;
+    let row = row.map_err(|error| upload.subject(target).error(error))?;
+    if lock::needs_integrity(target, &row.headers.lock) { Err(unproven) } else { Ok(()) }
 }
 
 /// How a part is to be encrypted: as its upload, with the same key. Errors: 400 `InvalidRequest`.
@@ -297,7 +316,7 @@ pub async fn complete(services: &Services, target: &Target, request: &Request, b
         headers::put(response.headers_mut(), HeaderName::from_static("x-amz-server-side-encryption"), "AES256");
     }
     versioning::add_version(response.headers_mut(), stored.slot);
-    lifecycle::add_expiration(response.headers_mut(), target, stored.size_bytes, stored.modified_ms, &[]);
+    lifecycle::add_expiration(response.headers_mut(), target, &stored);
     Ok(response)
 }
 

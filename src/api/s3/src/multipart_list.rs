@@ -17,7 +17,7 @@ use crate::{
     list::{Encoding, page_limit},
     multipart::{NamedUpload, check_key},
     request::{Request, Services, Target},
-    settings::{Owner, owner_of},
+    settings::Owners,
 };
 
 /// GET of an upload's parts.
@@ -28,7 +28,8 @@ pub async fn list_parts(services: &Services, target: &Target, request: &Request)
     let page = services.uploads.list_parts(&target.bucket_ref(), &target.key, upload.id, marker, limit, request.context()).await;
     let page = page.map_err(|error| upload.subject(target).error(error))?;
     check_key(services, request, &upload, page.upload.headers.encryption.as_ref())?;
-    let mut response = answer::xml(render_parts(target, request, upload.text, marker, limit, &page));
+    let owners = Owners::find(services, target, request, [&*page.upload.initiator].into_iter()).await?;
+    let mut response = answer::xml(render_parts(target, &owners, upload.text, marker, limit, &page));
     lifecycle::add_abort(response.headers_mut(), target, page.upload.initiated_ms);
     Ok(response)
 }
@@ -42,10 +43,10 @@ fn part_marker(query: &Query) -> Result<u16, S3Error> {
     Ok(u16::try_from(number).unwrap_or(u16::MAX))
 }
 
-fn render_parts(target: &Target, request: &Request, upload: &str, marker: u16, limit: usize, page: &ListPartsPage) -> String {
+fn render_parts(target: &Target, owners: &Owners, upload: &str, marker: u16, limit: usize, page: &ListPartsPage) -> String {
     let mut xml = XmlWriter::s3_document("ListPartsResult");
     xml.text("Bucket", &target.bucket_name).text("Key", &target.key).text("UploadId", upload);
-    write_people(&mut xml, target, request, &page.upload.initiator, page.upload.headers.storage_class.as_deref());
+    write_people(&mut xml, owners, &page.upload.initiator, page.upload.headers.storage_class.as_deref());
     let next = page.parts.last().map_or(marker, |part| part.part_number);
     xml.value("PartNumberMarker", marker).value("NextPartNumberMarker", next).value("MaxParts", limit);
     xml.value("IsTruncated", page.truncated && 0 < limit);
@@ -63,9 +64,9 @@ fn write_part(xml: &mut XmlWriter, part: &ListedPart) {
 }
 
 /// Initiator, owner and storage class of an upload.
-fn write_people(xml: &mut XmlWriter, target: &Target, request: &Request, initiator: &str, storage_class: Option<&str>) {
-    Owner::of_id(initiator, request).write(xml, "Initiator");
-    owner_of(target, request).write(xml, "Owner");
+fn write_people(xml: &mut XmlWriter, owners: &Owners, initiator: &str, storage_class: Option<&str>) {
+    owners.of(Some(initiator)).write(xml, "Initiator");
+    owners.of(None).write(xml, "Owner");
     xml.text("StorageClass", storage_class.unwrap_or("STANDARD"));
 }
 
@@ -88,7 +89,13 @@ pub async fn list_uploads(services: &Services, target: &Target, request: &Reques
     };
     let page = services.uploads.list(&target.bucket_ref(), &wanted, request.context()).await;
     let page = page.map_err(|error| target.subject().error(error))?;
-    Ok(answer::xml(render_uploads(target, request, &wanted, encoding, &page)))
+    let initiators = page.entries.iter().filter_map(|entry| match entry {
+        UploadEntry::Upload(upload) => Some(&*upload.summary.initiator),
+        UploadEntry::Prefix(_) => None,
+    });
+    let owners = Owners::find(services, target, request, initiators).await?;
+    let marker = request.query.get("upload-id-marker").unwrap_or_default();
+    Ok(answer::xml(render_uploads(target, &owners, (&wanted, marker), encoding, &page)))
 }
 
 /// Counts only together with a key marker. Errors: 400 `InvalidArgument` for what is no upload id.
@@ -102,14 +109,20 @@ fn upload_marker(query: &Query) -> Result<Option<UploadId>, S3Error> {
     }
 }
 
-fn render_uploads(target: &Target, request: &Request, wanted: &ListUploadsRequest, encoding: Encoding, page: &ListUploadsPage) -> String {
+fn render_uploads(
+    target: &Target,
+    owners: &Owners,
+    (wanted, upload_marker): (&ListUploadsRequest, &str),
+    encoding: Encoding,
+    page: &ListUploadsPage,
+) -> String {
     let mut xml = XmlWriter::s3_document("ListMultipartUploadsResult");
     let key = |xml: &mut XmlWriter, name: &str, value: &str| {
         xml.text(name, &encoding.apply(value));
     };
     xml.text("Bucket", &target.bucket_name);
     key(&mut xml, "KeyMarker", wanted.key_after.as_deref().unwrap_or_default());
-    xml.text("UploadIdMarker", request.query.get("upload-id-marker").unwrap_or_default());
+    xml.text("UploadIdMarker", upload_marker);
     // Present on the last page too: clients read them without looking whether more follows.
     let (next_key, next_upload) = match page.entries.last() {
         Some(UploadEntry::Upload(upload)) => (upload.key.clone(), upload.id.to_string()),
@@ -130,7 +143,7 @@ fn render_uploads(target: &Target, request: &Request, wanted: &ListUploadsReques
             key(&mut xml, "Key", &upload.key);
             xml.text("UploadId", &upload.id.to_string());
             let summary = &upload.summary;
-            write_people(&mut xml, target, request, &summary.initiator, summary.storage_class.as_deref());
+            write_people(&mut xml, owners, &summary.initiator, summary.storage_class.as_deref());
             xml.text("Initiated", &iso8601(summary.initiated_ms));
             write_checksum_choice(&mut xml, summary.checksum);
             xml.close("Upload");

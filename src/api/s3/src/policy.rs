@@ -25,7 +25,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use crate::{
     answer,
     request::{IncomingBody, Request, Services, Target},
-    settings::owner_of,
+    settings::owner_id_of,
 };
 
 /// GET of the policy, byte for byte as it was set.
@@ -190,7 +190,7 @@ pub fn get_ownership(target: &Target) -> Result<Response<Body>, S3Error> {
 /// PUT of who owns objects. Errors: 400 `InvalidBucketAclWithObjectOwnership` while the bucket's list grants something to others.
 pub async fn put_ownership(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     let ownership = read_ownership(&body.read_with_integrity(XML_BODY_MAX_BYTES).await?)?;
-    let owner = owner_of(target, request).id().to_owned();
+    let owner = owner_id_of(target, request).to_owned();
     let refusal = || S3Error::of(ErrorCode::InvalidBucketAclWithObjectOwnership);
     let change = change(services, target, request, refusal, |row| {
         let is_owner = |id: &str| id == owner || row.permissions.get(id).is_some_and(|permissions| permissions.owner);

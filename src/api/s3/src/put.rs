@@ -41,7 +41,7 @@ pub async fn put_object(services: &Services, target: &Target, request: &Request,
     }
     let kept = spec.declared().algorithm().unwrap_or(checksums::DEFAULT);
     let content = VerifiedContent::new(body.open(spec.compute(kept)), kept, ChecksumKind::FullObject);
-    let (encryption, tags) = (stored_headers.encryption.clone(), stored_headers.tags.clone());
+    let encryption = stored_headers.encryption.clone();
     let (bucket, context) = (target.bucket_ref(), request.stream_context());
     let put = services.objects.put(&bucket, &target.key, stored_headers, Box::new(content), &condition, context);
     let stored = put.await.map_err(|error| target.write_subject(&condition).error(error))?;
@@ -49,7 +49,7 @@ pub async fn put_object(services: &Services, target: &Target, request: &Request,
     answer::add_stored(response.headers_mut(), &stored.etag, stored.checksum.as_ref(), None);
     encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
     versioning::add_version(response.headers_mut(), stored.slot);
-    lifecycle::add_expiration(response.headers_mut(), target, stored.size_bytes, stored.modified_ms, &tags);
+    lifecycle::add_expiration(response.headers_mut(), target, &stored);
     Ok(response)
 }
 

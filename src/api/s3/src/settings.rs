@@ -3,17 +3,24 @@
 //!
 //! Source: s3 reference §1 (the table of bucket selectors), §3.11.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{StreamExt, TryStreamExt, stream};
 use garage_api_common::{
     ErrorCode, S3Error,
     http::Body,
     limits::XML_BODY_MAX_BYTES,
-    xml::{Element, XmlWriter, parse},
+    xml::{Element, XmlWriter, malformed, parse},
 };
-use garage_model::keys::AccessKey;
+use garage_model::{acl::ANONYMOUS_ID, keys::AccessKey};
 use http::{Response, StatusCode};
 
 use crate::{
-    answer, cors, encryption, lifecycle, lock, policy,
+    answer, cors, encryption,
+    error::Subject,
+    lifecycle,
+    limits::LOOKS_AT_ONCE,
+    lock, policy,
     request::{IncomingBody, Request, Services, Target},
     selectors::Setting,
     tagging, versioning, website,
@@ -31,21 +38,19 @@ impl Owner {
         let name = if key.row.name.is_empty() { &key.id } else { &key.row.name };
         Owner { id: key.id.clone(), name: name.clone() }
     }
-    /// The owner that a key id stands for; only the asking key's name is known here.
-    pub fn of_id(id: &str, request: &Request) -> Owner {
-        match &request.key {
-            Some(key) if key.id == id => Owner::of_key(key),
-            _ => Owner { id: id.to_owned(), name: id.to_owned() },
-        }
+    /// The owner that a key id stands for. A key that was deleted since, and nobody, have no name but their id.
+    async fn find(services: &Services, request: &Request, id: &str) -> Result<Owner, S3Error> {
+        let found = match &request.key {
+            Some(key) if key.id == id => return Ok(Owner::of_key(key)),
+            _ if id == ANONYMOUS_ID => None,
+            _ => services.access.keys().get(id, request.context()).await.map_err(|error| Subject::default().error(error))?,
+        };
+        Ok(found.map_or_else(|| Owner { id: id.to_owned(), name: id.to_owned() }, |key| Owner::of_key(&key)))
     }
     /// An owner of these names.
     #[cfg(test)]
     pub fn named(id: &str, name: &str) -> Owner {
         Owner { id: id.to_owned(), name: name.to_owned() }
-    }
-    /// The canonical user id: that of the key.
-    pub fn id(&self) -> &str {
-        &self.id
     }
     /// Writes `<name><ID/><DisplayName/></name>`.
     pub fn write(&self, xml: &mut XmlWriter, name: &str) {
@@ -59,12 +64,42 @@ impl Owner {
     }
 }
 
-/// The owner of a bucket and of all in it: the asking key if it owns it, else the first that does.
-pub fn owner_of(target: &Target, request: &Request) -> Owner {
+/// The id of the owner of a bucket: the asking key if it owns it, else the first that does.
+pub fn owner_id_of<'a>(target: &'a Target, request: &'a Request) -> &'a str {
     match &request.key {
-        Some(key) if target.judge.permissions().owner => Owner::of_key(key),
+        Some(key) if target.judge.permissions().owner => &key.id,
         // A bucket that no key owns shows the asking one.
-        _ => Owner::of_id(target.bucket.row.owner_id().unwrap_or(request.sender_id()), request),
+        _ => target.bucket.row.owner_id().unwrap_or(request.sender_id()),
+    }
+}
+
+/// Owners of what a page lists.
+pub struct Owners {
+    bucket_owner: String,
+    /// The bucket's and those whose ids were given.
+    found: BTreeMap<String, Owner>,
+}
+
+impl Owners {
+    /// The bucket's owner and those of these ids.
+    pub async fn find<'a>(
+        services: &Services,
+        target: &Target,
+        request: &Request,
+        ids: impl Iterator<Item = &'a str>,
+    ) -> Result<Owners, S3Error> {
+        let mut ids: BTreeSet<String> = ids.map(str::to_owned).collect();
+        ids.insert(owner_id_of(target, request).to_owned());
+        let find = |id: String| async move {
+            let owner = Owner::find(services, request, &id).await?;
+            Ok::<_, S3Error>((id, owner))
+        };
+        let found: BTreeMap<String, Owner> = stream::iter(ids.into_iter().map(find)).buffered(LOOKS_AT_ONCE).try_collect().await?;
+        Ok(Owners { bucket_owner: owner_id_of(target, request).to_owned(), found })
+    }
+    /// The owner of an id; of none, the bucket's.
+    pub fn of(&self, id: Option<&str>) -> &Owner {
+        id.and_then(|id| self.found.get(id)).unwrap_or_else(|| &self.found[&self.bucket_owner])
     }
 }
 
@@ -139,15 +174,22 @@ pub async fn put(
 }
 
 async fn put_what_is_so(setting: Setting, body: IncomingBody) -> Result<Response<Body>, S3Error> {
-    let (root, is_so): (&str, fn(&Element) -> bool) = match setting {
-        Setting::Logging => ("BucketLoggingStatus", |document| document.children.is_empty()),
-        Setting::Notification => ("NotificationConfiguration", |document| document.children.is_empty()),
-        Setting::Accelerate => ("AccelerateConfiguration", |document| document.value_of("Status") == Some("Suspended")),
-        Setting::RequestPayment => ("RequestPaymentConfiguration", |document| document.value_of("Payer") == Some("BucketOwner")),
+    let (root, is_so): (&str, fn(&Element) -> Result<bool, S3Error>) = match setting {
+        Setting::Logging => ("BucketLoggingStatus", |document| Ok(document.children.is_empty())),
+        Setting::Notification => ("NotificationConfiguration", |document| Ok(document.children.is_empty())),
+        Setting::Accelerate => ("AccelerateConfiguration", |document| is_first_of(document.required("Status")?, ["Suspended", "Enabled"])),
+        Setting::RequestPayment => {
+            ("RequestPaymentConfiguration", |document| is_first_of(document.required("Payer")?, ["BucketOwner", "Requester"]))
+        }
         other => return Err(S3Error::operation_not_implemented(name(other))),
     };
     let document = parse(&body.read(XML_BODY_MAX_BYTES).await?, &[root])?;
-    if is_so(&document) { Ok(answer::empty(StatusCode::OK)) } else { Err(S3Error::operation_not_implemented(name(setting))) }
+    if is_so(&document)? { Ok(answer::empty(StatusCode::OK)) } else { Err(S3Error::operation_not_implemented(name(setting))) }
+}
+
+/// Which of the two values a document may hold it holds. Errors: 400 `MalformedXML` for any other.
+fn is_first_of(value: &str, known: [&str; 2]) -> Result<bool, S3Error> {
+    if known.contains(&value) { Ok(value == known[0]) } else { Err(malformed()) }
 }
 
 /// DELETE of a setting: what was never set is gone already.

@@ -7,13 +7,9 @@ use garage_api_common::{
     http::Body,
     xml::{Element, XmlWriter, malformed, parse},
 };
-use garage_model::{
-    ModelError,
-    error::ClientError,
-    rows::{
-        access::Tag,
-        object::{ObjectHeaders, ObjectMeta},
-    },
+use garage_model::rows::{
+    access::Tag,
+    object::{ObjectHeaders, ObjectMeta},
 };
 use garage_table::control::Effect;
 use http::{HeaderMap, Response, StatusCode};
@@ -178,8 +174,7 @@ pub async fn change_object(
             versioning::add_version(response.headers_mut(), versioning::shown(target.bucket.row.versioning, Some(slot)));
             Ok(response)
         }
-        Err(ModelError::Client(ClientError::NoSuchKey)) => Err(target.no_such_key(request)),
-        Err(error) => Err(target.subject().error(error)),
+        Err(error) => Err(versioning::change_error(target, request, slot, error)),
     }
 }
 

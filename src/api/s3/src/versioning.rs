@@ -9,7 +9,7 @@ use garage_api_common::{
     time::http_date,
     xml::{XmlWriter, malformed, parse},
 };
-use garage_model::{error::ClientError, objects::versions::Marker, rows::bucket::Versioning};
+use garage_model::{ModelError, error::ClientError, objects::versions::Marker, rows::bucket::Versioning};
 use garage_rpc::register::slots::Slot;
 use garage_table::control::Effect;
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
@@ -111,6 +111,21 @@ pub fn marker_error(target: &Target, request: &Request, marker: Marker, by_id: b
         target.no_such_key(request)
     };
     error.header(DELETE_MARKER, "true").header(VERSION_ID, version_text(marker.slot))
+}
+
+/// What a change of what is known of a version is answered with when it can't be made. `slot`: the version, if it was named.
+pub fn change_error(target: &Target, request: &Request, slot: Option<Slot>, error: ModelError) -> S3Error {
+    match (error, slot) {
+        (ModelError::Client(ClientError::NoSuchKey), _) => target.no_such_key(request),
+        (ModelError::Client(ClientError::NoSuchVersion), Some(slot)) => no_such_version(&target.key, &version_text(slot)),
+        (ModelError::Client(ClientError::IsDeleteMarker), Some(slot)) => S3Error::of(ErrorCode::MethodNotAllowed)
+            .with("Method", "PUT")
+            .with("ResourceType", "DeleteMarker")
+            .header(header::ALLOW, "DELETE")
+            .header(DELETE_MARKER, "true")
+            .header(VERSION_ID, version_text(slot)),
+        (error, _) => target.subject().error(error),
+    }
 }
 
 /// GET of a bucket's versioning.

@@ -215,7 +215,9 @@ fn write_rule(xml: &mut XmlWriter, rule: &RoutingRule) {
         Replacement::Prefix(prefix) => xml.text("ReplaceKeyPrefixWith", prefix),
         Replacement::Key(key) => xml.text("ReplaceKeyWith", key),
     };
-    xml.value("HttpRedirectCode", redirect.status).close("Redirect").close("RoutingRule");
+    // What a rule says that names none is not shown, as S3 does.
+    xml.optional("HttpRedirectCode", (redirect.status != REDIRECT_STATUS_S3).then(|| redirect.status.to_string()).as_deref());
+    xml.close("Redirect").close("RoutingRule");
 }
 
 #[cfg(test)]

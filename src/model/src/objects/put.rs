@@ -27,6 +27,7 @@ use crate::{
     limits::SINGLE_PUT_MAX_BYTES,
     rows::{
         VERSION,
+        access::Tag,
         bucket::Versioning,
         checksum::StoredChecksum,
         object::{ObjectHeaders, ObjectMeta, Retention, VersionRow, VersionState, null_slot},
@@ -52,6 +53,8 @@ pub struct StoredObject {
     pub checksum: Option<StoredChecksum>,
     /// Which version it is; `None` in a bucket without versioning.
     pub slot: Option<Slot>,
+    /// Its tags.
+    pub tags: Vec<Tag>,
 }
 
 impl Objects {
@@ -173,6 +176,7 @@ impl Objects {
             modified_ms: meta.modified_ms,
             checksum: meta.checksum,
             slot,
+            tags: meta.headers.tags,
         };
         let write = RegisterWrite {
             table: VERSION,

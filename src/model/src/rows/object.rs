@@ -230,6 +230,9 @@ pub struct ObjectSummary {
     /// The checksum; LIST shows its algorithm and kind.
     #[serde(default)]
     pub checksum: Option<StoredChecksum>,
+    /// The access key that owns it; `None`: the bucket's owner does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 impl From<&ObjectMeta> for ObjectSummary {
@@ -240,6 +243,7 @@ impl From<&ObjectMeta> for ObjectSummary {
             modified_ms: meta.modified_ms,
             storage_class: meta.headers.storage_class.clone(),
             checksum: meta.checksum.clone(),
+            owner: meta.headers.owner.clone(),
         }
     }
 }

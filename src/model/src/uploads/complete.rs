@@ -88,7 +88,7 @@ enum Verdict {
     /// It, or another, was decided before, and has to be brought to its end first.
     Underway(Carrier),
     /// It was brought to its end before.
-    Over(Completion),
+    Over(StoredObject),
 }
 
 impl Uploads {
@@ -107,7 +107,7 @@ impl Uploads {
         let digest = digest_of(request.parts);
         for _ in 0..COMPLETE_TRIES_MAX {
             let carrier = match self.decide_completion(bucket, key, upload, &request, digest, step).await? {
-                Verdict::Over(completion) => return Ok(completion.into_stored()),
+                Verdict::Over(stored) => return Ok(stored),
                 Verdict::Decided(carrier) | Verdict::Underway(carrier) => carrier,
             };
             let is_ours = carrier.completion.list_digest == digest;
@@ -189,7 +189,9 @@ impl Uploads {
     ) -> Result<Verdict, ModelError> {
         let upload = UploadRow::from_stored(&held.ok_or(ClientError::NoSuchUpload)?.content)?;
         match &upload.state {
-            UploadState::Completed(completion) if completion.list_digest == list_digest => return Ok(Verdict::Over(completion.clone())),
+            UploadState::Completed(completion) if completion.list_digest == list_digest => {
+                return Ok(Verdict::Over(completion.clone().into_stored(&upload)));
+            }
             UploadState::Completed(_) | UploadState::Aborted => return Err(ClientError::NoSuchUpload.into()),
             UploadState::Completing(completion) => {
                 let (completion, payload) = (completion.clone(), None);

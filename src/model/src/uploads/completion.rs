@@ -53,9 +53,10 @@ enum UploadEnd {
 
 impl Completion {
     /// What the client is told.
-    pub(super) fn into_stored(self) -> StoredObject {
+    pub(super) fn into_stored(self, upload: &UploadRow) -> StoredObject {
         StoredObject {
             slot: self.slot(),
+            tags: upload.headers.tags.clone(),
             version: self.version,
             etag: self.etag,
             size_bytes: self.size_bytes,
@@ -104,8 +105,9 @@ impl Uploads {
         let shared = SharedWrite { first: completion.first, is_first };
         let is_written = self.objects.write_shared_version(bucket, key, write, shared, completion.replaces, context).await?;
         if is_written {
-            self.note_written(group, key, upload, row, completion.clone(), context);
-            return Ok(Carried::Written(completion.into_stored()));
+            let stored = completion.clone().into_stored(&row);
+            self.note_written(group, key, upload, row, completion, context);
+            return Ok(Carried::Written(stored));
         }
         self.note_end(group.clone(), upload_key(key, upload), row, completion, UploadEnd::Rejected, context).await?;
         Ok(Carried::Rejected)
@@ -170,7 +172,7 @@ impl Uploads {
             None => false,
         };
         let carried = if is_there {
-            Carried::Written(completion.clone().into_stored())
+            Carried::Written(completion.clone().into_stored(&row))
         } else {
             let carrier = Carrier { upload: row.clone(), completion: completion.clone(), payload: None };
             self.carry_out(bucket, key, upload, carrier, context).await?

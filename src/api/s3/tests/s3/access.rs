@@ -482,6 +482,9 @@ async fn a_website_is_configured_by_a_document() {
     let shown = owner.get("/bkt?website").await.ok();
     assert_eq!(shown.elements("Suffix"), ["index.html"]);
     assert_eq!((shown.element("KeyPrefixEquals").as_deref(), shown.element("HttpRedirectCode").as_deref()), (Some("a/"), Some("302")));
+    owner.put("/bkt?website", document(&format!("{index}{rules}")).replace("<HttpRedirectCode>302</HttpRedirectCode>", "")).await.ok();
+    let shown = owner.get("/bkt?website").await.ok();
+    assert_eq!((shown.elements("HostName"), shown.element("HttpRedirectCode")), (vec!["example.org".to_owned()], None));
     owner.put("/bkt?website", document("<IndexDocument><Suffix>a/b</Suffix></IndexDocument>")).await.is(400, "InvalidArgument");
     owner.put("/bkt?website", "x").await.is(400, "MalformedXML");
     owner.put("/bkt?website", document(&format!("{index}<More/>"))).await.is(400, "MalformedXML");
@@ -516,6 +519,16 @@ async fn unset_features_answer_as_unset_and_can_t_be_set() {
         ("intelligent-tiering&id=x", "<IntelligentTieringConfiguration/>"),
     ] {
         owner.put(&format!("/bkt?{selector}"), document).await.is(501, "NotImplemented");
+    }
+    owner.put("/bkt?accelerate", "<AccelerateConfiguration><Status>Suspended</Status></AccelerateConfiguration>").await.ok();
+    owner.put("/bkt?requestPayment", "<RequestPaymentConfiguration><Payer>BucketOwner</Payer></RequestPaymentConfiguration>").await.ok();
+    for (selector, document) in [
+        ("accelerate", "<AccelerateConfiguration><Status>Faster</Status></AccelerateConfiguration>"),
+        ("accelerate", "<AccelerateConfiguration/>"),
+        ("requestPayment", "<RequestPaymentConfiguration><Payer>Nobody</Payer></RequestPaymentConfiguration>"),
+        ("requestPayment", "<RequestPaymentConfiguration/>"),
+    ] {
+        owner.put(&format!("/bkt?{selector}"), document).await.is(400, "MalformedXML");
     }
     for selector in ["inventory", "analytics", "metrics", "intelligent-tiering"] {
         assert_eq!(owner.get(&format!("/bkt?{selector}")).await.ok().element("IsTruncated").as_deref(), Some("false"));

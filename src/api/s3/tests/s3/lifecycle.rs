@@ -50,6 +50,32 @@ async fn rules_are_kept_shown_and_taken_away() {
 }
 
 #[tokio::test]
+async fn an_expiration_by_tags_is_told_of_uploads_and_copies_too() {
+    let server = Server::start().await;
+    let client = &server.client;
+    let filter = "<Filter><Tag><Key>a</Key><Value>b</Value></Tag></Filter>";
+    client.put("/bkt?lifecycle", rule(&format!("{filter}<Expiration><Days>3</Days></Expiration>"))).await.ok();
+    let upload = |tags: &'static str| async move {
+        let id = client.call("POST", "/bkt/m?uploads").header("x-amz-tagging", tags).send().await.ok().element("UploadId").unwrap();
+        let part = client.put(&format!("/bkt/m?partNumber=1&uploadId={id}"), "x").await.ok();
+        let etag = part.header("etag").unwrap();
+        let list = format!("<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>");
+        let (first, repeated) =
+            (client.post(&format!("/bkt/m?uploadId={id}"), &list).await, client.post(&format!("/bkt/m?uploadId={id}"), &list).await);
+        [first, repeated].map(|answer| answer.ok().header("x-amz-expiration").map(str::to_owned))
+    };
+    let told = upload("a=b").await;
+    assert_eq!(told, [client.head("/bkt/m").await.ok().header("x-amz-expiration").map(str::to_owned), told[0].clone()]);
+    assert!(told[0].as_ref().is_some_and(|told| told.ends_with("rule-id=\"r\"")), "{told:?}");
+    let copied = client.call("PUT", "/bkt/copy").header("x-amz-copy-source", "bkt/m").send().await.ok();
+    assert!(copied.header("x-amz-expiration").is_some());
+    let put = |tags: &'static str| client.call("PUT", "/bkt/k").header("x-amz-tagging", tags).body("x").send();
+    assert!(put("a=b").await.ok().header("x-amz-expiration").is_some());
+    assert_eq!(put("a=c").await.ok().header("x-amz-expiration"), None);
+    assert_eq!(upload("a=c").await, [None, None]);
+}
+
+#[tokio::test]
 async fn objects_expire_by_age_prefix_and_size() {
     let server = Server::start().await;
     let client = &server.client;

@@ -1,6 +1,13 @@
 //! Object lock: what is set, what it forbids, and that nothing gets round it.
 
-use crate::{client::Client, server::Server};
+use std::time::SystemTime;
+
+use garage_api_common::time::iso8601;
+
+use crate::{
+    client::{Client, etag},
+    server::Server,
+};
 
 const ENABLED: &str = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
 const LOCK: &str = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled></ObjectLockConfiguration>";
@@ -9,6 +16,12 @@ const FARTHER: &str = "2100-01-02T00:00:00.000Z";
 
 fn retention(mode: &str, until: &str) -> String {
     format!("<Retention><Mode>{mode}</Mode><RetainUntilDate>{until}</RetainUntilDate></Retention>")
+}
+
+/// The time in so many days.
+fn in_days(days: u64) -> String {
+    let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64;
+    iso8601(now_ms + days * 24 * 3_600_000)
 }
 
 /// A server with the bucket `safe`, which has object lock.
@@ -198,4 +211,71 @@ async fn locks_that_make_no_sense_are_refused() {
     client.put("/safe/k?retention", retention("GOVERNANCE", "2001-01-01T00:00:00Z")).await.is(400, "InvalidArgument");
     client.put("/safe/k?retention", retention("governance", FAR)).await.is(400, "MalformedXML");
     client.put("/safe/k?retention", "<Retention><Mode>GOVERNANCE</Mode></Retention>").await.is(400, "MalformedXML");
+}
+
+#[tokio::test]
+async fn a_policy_bounds_the_locks_that_may_be_set() {
+    let server = locked().await;
+    let client = &server.client;
+    let deny = |action: &str, condition: &str| {
+        let resource = "arn:aws:s3:::safe/*";
+        format!(r#"{{"Effect":"Deny","Principal":"*","Action":"s3:{action}","Resource":"{resource}","Condition":{condition}}}"#)
+    };
+    let too_long = r#"{"NumericGreaterThan":{"s3:object-lock-remaining-retention-days":10}}"#;
+    let statements = [
+        deny("PutObject", too_long),
+        deny("PutObjectRetention", too_long),
+        deny("PutObjectRetention", r#"{"StringEquals":{"s3:object-lock-mode":"COMPLIANCE"}}"#),
+        deny("PutObjectLegalHold", r#"{"StringEquals":{"s3:object-lock-legal-hold":"ON"}}"#),
+    ];
+    client.put("/safe?policy", format!(r#"{{"Version":"2012-10-17","Statement":[{}]}}"#, statements.join(","))).await.ok();
+    let with_lock = |until: String| {
+        let call = client.call("PUT", "/safe/k").header("x-amz-object-lock-mode", "GOVERNANCE");
+        call.header("x-amz-object-lock-retain-until-date", until).body("x").send()
+    };
+    with_lock(in_days(11)).await.is(403, "AccessDenied");
+    with_lock(in_days(10)).await.ok();
+    put(client, "/safe/k", &[]).await;
+    client.put("/safe/k?retention", retention("GOVERNANCE", &in_days(11))).await.is(403, "AccessDenied");
+    client.put("/safe/k?retention", retention("COMPLIANCE", &in_days(5))).await.is(403, "AccessDenied");
+    client.get("/safe/k?retention").await.is(404, "NoSuchObjectLockConfiguration");
+    client.put("/safe/k?retention", retention("GOVERNANCE", &in_days(9))).await.ok();
+    client.put("/safe/k?legal-hold", "<LegalHold><Status>ON</Status></LegalHold>").await.is(403, "AccessDenied");
+    client.put("/safe/k?legal-hold", "<LegalHold><Status>OFF</Status></LegalHold>").await.ok();
+    let header = client.call("PUT", "/safe/k").header("x-amz-object-lock-legal-hold", "ON").body("x");
+    header.send().await.is(403, "AccessDenied");
+}
+
+#[tokio::test]
+async fn who_may_not_lock_is_refused() {
+    let server = locked().await;
+    put(&server.client, "/safe/k", &[]).await;
+    let stranger = server.other_client(Default::default(), false).await;
+    stranger.put("/safe/k?retention", retention("GOVERNANCE", FAR)).await.is(403, "AccessDenied");
+    stranger.put("/safe/k?legal-hold", "<LegalHold><Status>ON</Status></LegalHold>").await.is(403, "AccessDenied");
+    server.client.get("/safe/k?retention").await.is(404, "NoSuchObjectLockConfiguration");
+    server.client.get("/safe/k?legal-hold").await.is(404, "NoSuchObjectLockConfiguration");
+}
+
+#[tokio::test]
+async fn parts_of_what_will_be_locked_prove_that_they_arrived_whole() {
+    let server = locked().await;
+    let client = &server.client;
+    let create = |headers: &'static [(&'static str, &'static str)]| async move {
+        let call = headers.iter().fold(client.call("POST", "/safe/m?uploads"), |call, (name, value)| call.header(name, value));
+        call.send().await.ok().element("UploadId").unwrap()
+    };
+    let target = |id: &str| format!("/safe/m?partNumber=1&uploadId={id}");
+    let unproven = |id: &str| client.call("PUT", &target(id)).body("part").payload("UNSIGNED-PAYLOAD");
+    unproven(&create(&[]).await).send().await.ok();
+    let held = create(&[("x-amz-object-lock-legal-hold", "ON")]).await;
+    unproven(&held).send().await.is(400, "InvalidRequest");
+    assert_eq!(unproven(&held).header("content-md5", "cVkNHJqJ6vYk/cbHSkgyFw==").send().await.code(), "BadDigest");
+    assert_eq!(client.put(&target(&held), "part").await.ok().header("etag"), Some(&*etag(b"part")));
+    let default = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention><Mode>GOVERNANCE</Mode>\
+                   <Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
+    let open = create(&[]).await;
+    client.put("/safe?object-lock", default).await.ok();
+    unproven(&open).send().await.is(400, "InvalidRequest");
+    unproven(&open).header("x-amz-checksum-crc32", "AAAAAA==").send().await.is(400, "BadDigest");
 }

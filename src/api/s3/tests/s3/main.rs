@@ -14,6 +14,7 @@ mod listings;
 mod locks;
 mod multipart;
 mod objects;
+mod owners;
 mod refusals;
 mod server;
 mod traps;

@@ -264,3 +264,42 @@ async fn uploads_and_attributes_name_their_version() {
     assert_eq!((attributes.header("x-amz-version-id"), attributes.element("ObjectSize").as_deref()), (Some(&*id), Some("4")));
     assert_eq!(body_of(client, &format!("/bkt/m?versionId={id}")).await, "part");
 }
+
+#[tokio::test]
+async fn tags_and_lists_are_of_the_version_that_is_named() {
+    let server = versioned().await;
+    let client = &server.client;
+    let set = |value: &str| format!("<Tagging><TagSet><Tag><Key>a</Key><Value>{value}</Value></Tag></TagSet></Tagging>");
+    let (old, new) = (put(client, "/bkt/k", "old").await, put(client, "/bkt/k", "new").await);
+    let of = |id: &str| format!("/bkt/k?tagging&versionId={id}");
+    assert_eq!(client.put(&of(&old), set("1")).await.ok().header("x-amz-version-id"), Some(&*old));
+    assert_eq!(client.put("/bkt/k?tagging", set("2")).await.ok().header("x-amz-version-id"), Some(&*new));
+    for (target, id, value) in [(of(&old), &old, "1"), (of(&new), &new, "2"), ("/bkt/k?tagging".to_owned(), &new, "2")] {
+        let got = client.get(&target).await.ok();
+        assert_eq!((got.elements("Value"), got.header("x-amz-version-id")), (vec![value.to_owned()], Some(&**id)));
+    }
+    assert_eq!(client.head(&format!("/bkt/k?versionId={old}")).await.ok().header("x-amz-tagging-count"), Some("1"));
+    let deleted = client.delete(&of(&old)).await;
+    assert_eq!((deleted.status, deleted.header("x-amz-version-id")), (204, Some(&*old)));
+    assert!(client.get(&of(&old)).await.ok().elements("Key").is_empty());
+    assert_eq!(client.get("/bkt/k?tagging").await.ok().elements("Value"), ["2"], "the other version keeps its tags");
+    assert_eq!(listed(client, "").await, [(new.clone(), "true".to_owned()), (old.clone(), "false".to_owned())], "tags are no new version");
+    assert_eq!(client.get(&format!("/bkt/k?acl&versionId={old}")).await.ok().elements("Permission"), ["FULL_CONTROL"]);
+    for document in [set(&"v".repeat(257)), "<Tagging/>".to_owned()] {
+        assert_eq!(client.put(&of(&new), document).await.status, 400);
+    }
+    assert_eq!(client.get(&of(&new)).await.ok().elements("Value"), ["2"]);
+
+    let unknown = of(&old.replace(['0', '1', '2', '3'], "a"));
+    for answer in [client.get(&unknown).await, client.put(&unknown, set("3")).await, client.delete(&unknown).await] {
+        answer.is(404, "NoSuchVersion");
+        assert_eq!((answer.element("Key").as_deref(), answer.element("VersionId").is_some()), (Some("k"), true));
+    }
+    client.put(&of("nonsense"), set("3")).await.is(400, "InvalidArgument");
+    let marker = client.delete("/bkt/k").await.header("x-amz-version-id").unwrap().to_owned();
+    for answer in [client.get(&of(&marker)).await, client.put(&of(&marker), set("3")).await, client.delete(&of(&marker)).await] {
+        answer.is(405, "MethodNotAllowed");
+        assert_eq!((answer.header("allow"), answer.header("x-amz-delete-marker")), (Some("DELETE"), Some("true")));
+    }
+    client.put("/bkt/k?tagging", set("3")).await.is(404, "NoSuchKey");
+}
