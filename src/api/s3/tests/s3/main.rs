@@ -7,6 +7,7 @@ mod client;
 mod codes;
 mod copies;
 mod cors;
+mod documented;
 mod encryption;
 mod forms;
 mod lifecycle;
