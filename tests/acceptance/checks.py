@@ -13,6 +13,9 @@ ENDPOINT = os.environ["ENDPOINT"]
 ENDPOINTS = os.environ["ENDPOINTS"].split()
 # Nothing, small, just over what is stored inline, one block, several parts.
 SIZES = [0, 1024, 16385, 1 << 20, 20 << 20]
+if os.environ.get("ACCEPTANCE_ALL"):
+    # With all that is small about 100 MB.
+    SIZES.append(80 << 20)
 
 
 def client(endpoint=ENDPOINT, retries=0, **arguments):

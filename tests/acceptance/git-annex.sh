@@ -53,6 +53,8 @@ object_count() { api list-objects-v2 --bucket "$bucket" --prefix "$1" --query 'l
 # Where each file is but here.
 is_dropped() { ! find -L "$1" -type f -not -path '*/.git/*' | grep -q .; }
 
+# Counted below.
+SIZES=(0 1024 16385 1048576 20971520)
 for size in "${SIZES[@]}"; do make_data "$size" "tree/size/$size"; done
 for number in $(seq 12); do make_data "$((number * 1000))" "tree/many/dir$((number % 3))/file $number"; done
 cp -r tree annex

@@ -67,3 +67,5 @@ make_data() {
 
 # The sizes that matter: nothing, small, just over what is stored inline, one block, several parts.
 SIZES=(0 1024 16385 1048576 20971520)
+# With all that is small about 100 MB.
+[[ -z ${ACCEPTANCE_ALL:-} ]] || SIZES+=(83886080)

@@ -10,6 +10,7 @@ from pages import ROOT, WORK, block, keys
 
 OLD, NEW = "acceptance-move-old", "acceptance-move-new"
 SMALL_OBJECTS = 60
+TAGS = [{"Key": "a b", "Value": "c+d=ä /@"}, {"Key": "empty", "Value": ""}]
 OTHER = next(endpoint for endpoint in ENDPOINTS if endpoint != ENDPOINT)
 
 s3 = client()
@@ -49,6 +50,7 @@ with check("fill the old bucket"):
     for number in range(SMALL_OBJECTS):
         s3.put_object(Bucket=OLD, Key=f"small/{number:03} ä", Body=data(2000))
     s3.put_object(Bucket=OLD, Key="page", Body=b"<p>", ContentType="text/html", CacheControl="max-age=5", Metadata={"a": "b"}, WebsiteRedirectLocation="/x")
+    s3.put_object_tagging(Bucket=OLD, Key="page", Tagging={"TagSet": TAGS})
     s3.put_object(Bucket=OLD, Key="empty", Body=b"")
     upload = s3.create_multipart_upload(Bucket=OLD, Key="parts", ContentType="video/mp4")["UploadId"]
     # Sizes that no client would choose again by itself.
@@ -57,6 +59,9 @@ with check("fill the old bucket"):
     s3.complete_multipart_upload(Bucket=OLD, Key="parts", UploadId=upload, MultipartUpload={"Parts": listed})
     rule = {"AllowedOrigins": ["*"], "AllowedMethods": ["GET"]}
     s3.put_bucket_cors(Bucket=OLD, CORSConfiguration={"CORSRules": [rule]})
+    redirect = {"Condition": {"KeyPrefixEquals": "old/"}, "Redirect": {"ReplaceKeyPrefixWith": "new/", "HttpRedirectCode": "302"}}
+    site = {"IndexDocument": {"Suffix": "page"}, "ErrorDocument": {"Key": "lost"}, "RoutingRules": [redirect]}
+    s3.put_bucket_website(Bucket=OLD, WebsiteConfiguration=site)
 with check("begin to move, and be killed"):
     process = subprocess.Popen([*COMMAND, "--workers", "1", f"{OLD}={NEW}"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -78,6 +83,9 @@ with check("everything came along"):
         equal([new.get(name) for name in names], [old.get(name) for name in names])
         equal(s3.get_object(Bucket=NEW, Key=key)["Body"].read(), s3.get_object(Bucket=OLD, Key=key)["Body"].read())
     equal(s3.get_bucket_cors(Bucket=NEW)["CORSRules"], s3.get_bucket_cors(Bucket=OLD)["CORSRules"])
+    equal(sorted(s3.get_object_tagging(Bucket=NEW, Key="page")["TagSet"], key=lambda tag: tag["Key"]), TAGS)
+    found = s3.get_bucket_website(Bucket=NEW)
+    equal({name: found.get(name) for name in site}, site)
 with check("a second run copies nothing"):
     equal(f"{SMALL_OBJECTS + 3} are there already" in move("--read"), True)
 with check("verification finds what differs"):

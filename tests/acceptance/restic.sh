@@ -9,6 +9,7 @@ snapshot_count() { restic snapshots --json | tr '{' '\n' | grep -c '"tree":'; }
 
 for number in $(seq 20); do make_data $((number * 5000)) "tree/dir$((number % 4))/file$number"; done
 make_data 30000000 tree/large
+[[ -z ${ACCEPTANCE_ALL:-} ]] || make_data 70000000 tree/larger
 
 check_fails "no repository yet" "unable to open|does not exist|Is there a repository" restic snapshots
 check "init" rs init
