@@ -78,7 +78,7 @@ impl SnapshotDir {
         }
         let unfinished = self.path.join(format!("{name}{UNFINISHED}"));
         let engine = (self.make_engine)(unfinished.clone());
-        let copied = copy(source, keyspaces_count, &*engine, store_id, &format!("restored from the snapshot of {name}"));
+        let copied = copy_as_new(source, keyspaces_count, &*engine, store_id, &format!("restored from the snapshot of {name}"));
         drop(engine);
         if let Err(error) = copied {
             if let Err(error) = fs::remove_dir_all(&unfinished) {
@@ -126,7 +126,15 @@ fn is_snapshot(path: &Path) -> bool {
     name.len() == pattern.len() && name.bytes().zip(pattern).all(fits)
 }
 
-fn copy(source: &dyn Snapshot, keyspaces_count: u8, target: &dyn Engine, store_id: StoreId, reason: &str) -> Result<(), EngineError> {
+/// Copies what `source` sees to an empty engine, under an identity of its own; the copy says of itself, with this reason, that it has to be
+/// refilled ([`crate::Db::recovering`]).
+pub fn copy_as_new(
+    source: &dyn Snapshot,
+    keyspaces_count: u8,
+    target: &dyn Engine,
+    store_id: StoreId,
+    reason: &str,
+) -> Result<(), EngineError> {
     target.open()?;
     let mut writer = Writer { target, batch: WriteBatch::default(), len_bytes: 0, commit_number: 0 };
     for keyspace in (0..keyspaces_count).map(Keyspace) {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use garage_block::{manager::ManagerOptions, store::StoreOptions};
-use garage_db::{DbOptions, MemoryEngine};
+use garage_db::{DbOptions, Engine, MemoryEngine};
 use garage_model::{
     RequestContext,
     node::{Node, NodeIdentity, NodeOptions, PreparedNode},
@@ -332,6 +332,17 @@ impl Cluster {
         self.crash(index);
         self.slots[index].disk.restore(&image.disk);
         self.slots[index].engine = image.engine.image();
+    }
+
+    /// Puts a snapshot of a node's metadata, as of an image, in the place of its store, as an operator does; killing it if it runs.
+    pub fn restore_snapshot(&mut self, index: usize, image: &DiskImage) {
+        self.crash(index);
+        let engine = MemoryEngine::new(keyspaces::SPECS);
+        let source = image.engine.snapshot().expect("a simulated store can be read");
+        let store_id = garage_db::StoreId([self.slots[index].chance.pick(256) as u8; 32]);
+        garage_db::snapshots::copy_as_new(&*source, keyspaces::SPECS.len() as u8, &engine, store_id, "restored from a snapshot")
+            .expect("a simulated store can be written");
+        self.slots[index].engine = engine;
     }
 
     /// Loses the metadata alone, or the block files and control files alone.

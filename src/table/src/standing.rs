@@ -7,13 +7,14 @@
 //! Invariants:
 //! - what makes a partition incomplete is durable before this node says that it is in sync with any version;
 //! - a partition becomes complete only by being refilled;
-//! - before anyone was asked whether this store was set back, nothing counts.
+//! - before anyone was asked whether this store was set back, nothing counts;
+//! - of a store that says itself that it was begun anew or restored from a snapshot, nothing counts that was not refilled.
 //!
 //! Not here: how a partition is refilled (`sync`).
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use garage_db::{Db, DbError, EngineError, TransactError};
+use garage_db::{Db, DbError, EngineError, StoreId, TransactError};
 use garage_net::NodeId;
 use garage_rpc::{Cluster, StoreMark, layout::LayoutHistory, membership::OwnStore};
 use garage_util::encoding::Stored;
@@ -46,6 +47,9 @@ struct Record {
     /// The greatest loss of this store that has led to the above.
     #[serde(default)]
     seen_to: Option<StoreMark>,
+    /// The store whose own word that it is not what was acknowledged has led to the above.
+    #[serde(default)]
+    owned_up: Option<StoreId>,
 }
 
 impl Stored for Record {
@@ -101,8 +105,14 @@ impl Standing {
     pub async fn open(db: Db) -> Result<Standing, StandingError> {
         let bytes = db.read(|snapshot| snapshot.get(keyspaces::LOCAL, KEY)).await??;
         let record = bytes.as_deref().map(Record::from_stored).transpose()?;
-        let is_unrecorded = record.is_none() && !db.is_new();
-        let state = State { record: record.unwrap_or_default(), is_unrecorded, promising: BTreeSet::new(), started_at: Instant::now() };
+        // A snapshot brings along the standing of the store that it was taken of, which had acknowledged more since.
+        let owns_up = db.recovering().is_some() && record.as_ref().is_none_or(|record| record.owned_up != Some(db.store_id()));
+        let is_unrecorded = record.is_none() && !db.is_new() && !owns_up;
+        let mut record = record.unwrap_or_default();
+        if owns_up {
+            (record.synced, record.owned_up) = (0, Some(db.store_id()));
+        }
+        let state = State { record, is_unrecorded, promising: BTreeSet::new(), started_at: Instant::now() };
         let standing = Standing { db, state: Arc::new(RwLock::new(state)) };
         if !is_unrecorded {
             standing.save(|_| {}).await?;
@@ -119,6 +129,10 @@ impl Standing {
             OwnStore::Unheard | OwnStore::SetBack(_) => return Counts::Refuses,
         }
         let state = self.state.read();
+        // The layout says more than the store, and what that means is not worked out yet.
+        if state.record.synced < cluster.layout().trackers(cluster.local()).sync {
+            return Counts::Refuses;
+        }
         match (state.record.incomplete.contains(&partition), state.promising.contains(&partition)) {
             (false, _) => Counts::Yes,
             (true, true) => Counts::Keeps,
