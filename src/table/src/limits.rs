@@ -53,6 +53,6 @@ pub const COLLECT_PERIOD: Duration = Duration::from_secs(600);
 /// apart (10 min).
 pub const FORGET_AFTER: Duration = Duration::from_secs(3600);
 /// Promises and trails looked at in one commit.
-pub const FORGOTTEN_KEYS_PER_COMMIT: usize = 500;
+pub const CHANGED_SIDES_PER_COMMIT: usize = 500;
 /// Queued blocks that a node counts when it tells how far it is; more are told as this many.
 pub const TOLD_BLOCKS_MAX: usize = 10_000;

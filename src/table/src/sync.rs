@@ -21,6 +21,7 @@ mod pass;
 mod repair;
 mod repair_now;
 mod replica;
+mod sides;
 mod sources;
 mod take;
 

@@ -108,6 +108,16 @@ impl RegisterSide {
         self.floor = self.floor.max(superseded);
     }
 
+    /// Forgets every entry that was superseded here, and admits it: what was held at or below the last of them this replica no longer claims
+    /// to know.
+    ///
+    /// For a replica that has just become able to stand in for others. Until then a write may have been accepted by replicas that did not
+    /// count, while those that counted had promised to refuse it; superseded here, it must not pass for a write that took effect.
+    pub fn forget_superseded(&mut self) {
+        self.floor = self.superseded();
+        self.trail.clear();
+    }
+
     /// Promises to accept nothing below `ballot`, or refuses. `own` is the write that asks, if it has sent its version to anyone yet.
     ///
     /// The side has to be durable before `Promised` is answered.

@@ -4,7 +4,7 @@
 //! clocks are arbitrary; a replica is away for long; anti-entropy runs between any two replicas at any time. Every decision is taken by
 //! the real [`RegisterSide`] and [`Coordinator`]; this file only carries messages.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use garage_rpc::register::{
     Answer, Content, Coordinator, Entry, Message, Outcome, Phase, PrepareAnswer, QuorumSet, QuorumSets, RegisterSide, Step, Weakness,
@@ -41,6 +41,8 @@ pub enum Fault {
     TakesOverUntested,
     /// A row that only the new nodes accepted stays as it is under a promise that moves in.
     MovesUnderPromises,
+    /// What the new nodes accepted and replaced before they counted stays in their trails.
+    MovesTrails,
 }
 
 /// What is varied between runs.
@@ -750,6 +752,10 @@ impl<'a> World<'a> {
                 self.layout = Move::Moving { copies_left: MOVE_COPIES.len(), reading: None };
             }
             Move::Moving { copies_left: 0, reading: None } => {
+                if self.setting.fault != Some(Fault::MovesTrails) {
+                    let new_nodes = BTreeSet::from(MOVE_COPIES.map(|(to, _)| to));
+                    new_nodes.into_iter().for_each(|node| self.replicas[node].side.forget_superseded());
+                }
                 self.stats.layout_left += 1;
                 self.layout = Move::Leaving;
             }

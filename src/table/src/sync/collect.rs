@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{FutureExt, future::BoxFuture};
 use garage_db::{Direction, Snapshot, Transaction};
 use garage_net::NodeId;
+use garage_rpc::register::RegisterSide;
 use garage_util::{
     hlc::Stamp,
     workers::{Report, Step, StepError, Worker},
@@ -25,15 +26,16 @@ use super::{
     held_partitions,
     message::{ConfirmTombstones, DropTombstones, pack_rows, unpack_rows},
     pass::SyncError,
+    sides,
     take::remove_row,
 };
 use crate::{
     digest::{self, KeyHash, RowHash},
     key::{TableId, split_local_key},
     keyspaces,
-    limits::{COLLECT_PERIOD, FORGET_AFTER, FORGOTTEN_KEYS_PER_COMMIT, TOMBSTONE_AGE_MIN, TOMBSTONES_PER_ROUND_MAX},
+    limits::{COLLECT_PERIOD, FORGET_AFTER, TOMBSTONE_AGE_MIN, TOMBSTONES_PER_ROUND_MAX},
     schema::{RowView, Schemas, StoreError},
-    store::{held_row, raise_forgotten, raise_partition_floor, side_of, stored_side, tombstone_queue_key, tombstone_queue_prefix},
+    store::{held_row, raise_forgotten, raise_partition_floor, tombstone_queue_key, tombstone_queue_prefix},
 };
 
 /// Collects the partitions that this node is the first of, one after the other; forgets in all that it holds.
@@ -116,28 +118,11 @@ impl CollectWorker {
     async fn forget(&self, partition: u8) -> Result<(), SyncError> {
         let horizon_ms = self.syncer.now_ms().saturating_sub(FORGET_AFTER.as_millis() as u64);
         let horizon = Stamp::from_parts(horizon_ms << 16, 0, false);
-        let tables: Vec<TableId> = self.syncer.store.schemas().ids().collect();
-        let remembering = self.syncer.store.db().read(move |snapshot| {
-            let has_sides = |table: &TableId| {
-                // The partition's floor lies under the prefix itself.
-                let mut sides = snapshot.prefix(keyspaces::REGISTER, &[table.0, partition], Direction::Forward);
-                sides.any(|item| item.map_or(true, |(key, _)| 2 < key.len()))
-            };
-            tables.into_iter().filter(has_sides).collect::<Vec<_>>()
-        });
-        for table in remembering.await? {
-            let mut after = Vec::new();
-            loop {
-                let from = std::mem::take(&mut after);
-                let forgotten =
-                    self.syncer.store.db().transact(move |transaction| forget_some(transaction, table, partition, &from, horizon));
-                match forgotten.await?.value {
-                    Some(last) => after = last,
-                    None => break,
-                }
-            }
-        }
-        Ok(())
+        let forget = move |side: &mut RegisterSide| side.forget_below(horizon);
+        sides::change_all(&self.syncer, partition, forget, move |transaction, table| {
+            raise_forgotten(transaction, table, partition, horizon)
+        })
+        .await
     }
 }
 
@@ -231,40 +216,4 @@ pub(super) fn drop_confirmed(
         transaction.delete(keyspaces::LOCAL, queue_key);
     }
     Ok(dropped)
-}
-
-/// Forgets in some sides of registers after a key; the last key looked at, unless none is left.
-fn forget_some(
-    transaction: &mut Transaction<'_>,
-    table: TableId,
-    partition: u8,
-    after: &[u8],
-    horizon: Stamp,
-) -> Result<Option<Vec<u8>>, StoreError> {
-    let prefix = [table.0, partition];
-    let start = if after.is_empty() { [&prefix[..], &[0]].concat() } else { [after, &[0]].concat() };
-    let end = garage_db::engine::prefix_end(&prefix);
-    let to = end.as_deref().map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-    let sides: Vec<(bytes::Bytes, bytes::Bytes)> = transaction
-        .range(keyspaces::REGISTER, std::ops::Bound::Included(&start), to, Direction::Forward)
-        .take(FORGOTTEN_KEYS_PER_COMMIT)
-        .collect::<Result<_, _>>()?;
-    let mut has_forgotten = false;
-    for (key, value) in &sides {
-        let mut side = side_of(value)?;
-        let before = side.clone();
-        side.forget_below(horizon);
-        if side != before {
-            has_forgotten = true;
-            match side.is_empty() {
-                true => transaction.delete(keyspaces::REGISTER, key.clone()),
-                false => transaction.put(keyspaces::REGISTER, key.clone(), stored_side(&side)),
-            }
-        }
-    }
-    if has_forgotten {
-        raise_forgotten(transaction, table, partition, horizon)?;
-    }
-    let is_cut = sides.len() == FORGOTTEN_KEYS_PER_COMMIT;
-    Ok(sides.last().filter(|_| is_cut).map(|(key, _)| key.to_vec()))
 }

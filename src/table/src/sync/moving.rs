@@ -20,13 +20,14 @@ use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use garage_db::Direction;
 use garage_net::NodeId;
-use garage_rpc::{layout::LayoutHistory, membership::WorkReport};
+use garage_rpc::{layout::LayoutHistory, membership::WorkReport, register::RegisterSide};
 use garage_util::workers::{Report, Step, StepError, Worker};
 
 use super::{
     Syncer, held_partitions,
     message::AskStanding,
     pass::{Pass, Purpose, SyncError},
+    sides,
     sources::{Plan, Sources},
 };
 use crate::{
@@ -149,7 +150,8 @@ async fn follow(syncer: &Syncer, history: &LayoutHistory, counts: bool) -> Resul
     let cluster = syncer.cluster();
     let version = history.current().version;
     let mut plan = Plan::of_change(history, cluster.local());
-    let needed_count = plan.needed.len();
+    let partitions: Vec<u8> = plan.needed.keys().copied().collect();
+    let needed_count = partitions.len();
     syncer.state.lock().moving = MoveProgress { version, needed_count, synced_count: 0 };
     bring(syncer, &mut plan, Purpose::Move, async |syncer, left_count, _| {
         let mut state = syncer.state.lock();
@@ -158,6 +160,10 @@ async fn follow(syncer: &Syncer, history: &LayoutHistory, counts: bool) -> Resul
     })
     .await?;
     if counts {
+        for partition in partitions {
+            // What nodes that did not count yet accepted, and replaced, is no evidence that it ever took effect.
+            sides::change_all(syncer, partition, RegisterSide::forget_superseded, |_, _| Ok(())).await?;
+        }
         // First in the store: a node that says it is in sync, with a store that was never so, has lost it.
         syncer.standing.set_synced(version, history.epoch()).await?;
         cluster.layout_synced(version).await.map_err(|error| SyncError::Layout { reason: error.to_string() })?;
