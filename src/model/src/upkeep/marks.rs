@@ -17,7 +17,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub const MARK_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a mark holds.
 pub const MARK_LIFE: Duration = Duration::from_secs(300);
-/// Marks that a node keeps; one more is not kept, and its version may be called dead too early: by then 100,000 slow requests run.
+/// Marks that a node keeps. When there is one more, every version counts as in use for as long as that mark would have held: nothing is
+/// called dead too early, and by then 100,000 slow requests run.
 pub const MARKS_MAX_COUNT: usize = 100_000;
 const CALL_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -47,7 +48,15 @@ impl Message for AreInUse {
 
 /// The marks that a node keeps for others. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Marks(Arc<Mutex<BTreeMap<WriteId, Instant>>>);
+pub struct Marks(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    /// When each mark ends.
+    ends: BTreeMap<WriteId, Instant>,
+    /// When the last mark ends for which there was no room.
+    unkept_end: Option<Instant>,
+}
 
 impl Marks {
     /// Answers marks and questions about them.
@@ -65,17 +74,20 @@ impl Marks {
     }
 
     fn renew(&self, ids: Vec<WriteId>) {
-        let (mut marks, now) = (self.0.lock(), Instant::now());
-        marks.retain(|_, end| now < *end);
+        let (mut kept, now) = (self.0.lock(), Instant::now());
+        kept.ends.retain(|_, end| now < *end);
         for id in ids {
-            if marks.len() < MARKS_MAX_COUNT || marks.contains_key(&id) {
-                marks.insert(id, now + MARK_LIFE);
+            if kept.ends.len() < MARKS_MAX_COUNT || kept.ends.contains_key(&id) {
+                kept.ends.insert(id, now + MARK_LIFE);
+            } else {
+                kept.unkept_end = Some(now + MARK_LIFE);
             }
         }
     }
 
     fn is_in_use(&self, id: WriteId) -> bool {
-        self.0.lock().get(&id).is_some_and(|end| Instant::now() < *end)
+        let (kept, now) = (self.0.lock(), Instant::now());
+        kept.ends.get(&id).is_some_and(|end| now < *end) || kept.unkept_end.is_some_and(|end| now < end)
     }
 }
 
@@ -113,7 +125,7 @@ mod tests {
     use garage_rpc::register::WriteId;
     use tokio::time::sleep;
 
-    use super::{MARK_LIFE, Marks};
+    use super::{MARK_LIFE, MARKS_MAX_COUNT, Marks};
 
     #[tokio::test(start_paused = true)]
     async fn a_mark_ends_unless_it_is_renewed() {
@@ -127,5 +139,17 @@ mod tests {
         assert!(marks.is_in_use(id));
         sleep(Duration::from_secs(2)).await;
         assert!(!marks.is_in_use(id));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn with_more_marks_than_are_kept_everything_counts_as_in_use_for_a_while() {
+        let id = |number: u32| WriteId(std::array::from_fn(|at| number.to_be_bytes().get(at).copied().unwrap_or(0)));
+        let marks = Marks::default();
+        marks.renew((0..MARKS_MAX_COUNT as u32).map(id).collect());
+        assert!(!marks.is_in_use(id(u32::MAX)));
+        sleep(Duration::from_secs(1)).await;
+        marks.renew(vec![id(MARKS_MAX_COUNT as u32)]);
+        assert!(marks.is_in_use(id(MARKS_MAX_COUNT as u32)) && marks.is_in_use(id(u32::MAX)));
+        sleep(MARK_LIFE).await;
+        assert!(!marks.is_in_use(id(MARKS_MAX_COUNT as u32)) && !marks.is_in_use(id(u32::MAX)));
     }
 }
