@@ -258,14 +258,15 @@ async fn the_reserve_is_kept_free() {
     assert!(matches!(refused, Err(StoreError::StorageFull { .. })));
 }
 
-/// Needs a small file system of its own: run by `script/test` where mounting is allowed, skipped elsewhere.
+/// Needs a small file system of its own: `script/test` gives the right to mount one and sets `TESTS_MUST_MOUNT`; without either it is skipped.
 #[tokio::test]
 async fn a_full_tmpfs_refuses_and_recovers() {
     let root = tempfile::tempdir().unwrap();
     let target = root.path().join("small");
     std::fs::create_dir(&target).unwrap();
     let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&target).output();
-    if !mounted.is_ok_and(|output| output.status.success()) {
+    if !mounted.as_ref().is_ok_and(|output| output.status.success()) {
+        assert!(std::env::var_os("TESTS_MUST_MOUNT").is_none(), "no tmpfs of its own can be mounted here: {mounted:?}");
         return;
     }
     let outcome = fill_and_recover(root.path()).await;
