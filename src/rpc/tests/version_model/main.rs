@@ -1,7 +1,7 @@
 //! Model checker of a key with versions: random schedules against the real rules of slots and the real coordinator, every client history
 //! searched for an order that a list of versions explains.
 //!
-//! - `VERSION_SCHEDULES=1000000 cargo test -p garage_rpc --test version_model -- --nocapture`: as many schedules (nightly).
+//! - `VERSION_SCHEDULES=1000000 cargo test --workspace --test version_model -- --nocapture`: as many schedules (nightly).
 //! - `VERSION_SEED=N`: only that schedule, with its log. A failure prints its seed.
 //!
 //! Rules are also left out, and the checker must then find a violation.

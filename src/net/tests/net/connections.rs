@@ -1,7 +1,5 @@
 //! How connections begin, compete, break and come back, over real loopback sockets.
 
-mod support;
-
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
@@ -16,7 +14,7 @@ use futures::{SinkExt, channel::mpsc};
 use garage_net::{Answer, BindError, CallError, ConnectError, ConnectionEvent, NetError, NodeKey, QuicOptions, Transport};
 use tokio::{net::UdpSocket, task::JoinHandle};
 
-use support::{Node, PATIENCE, SECRET, call, event, pair, until};
+use crate::support::{Node, PATIENCE, SECRET, call, event, pair, until};
 
 /// A node that listens again where another one did.
 async fn start_again(key: &NodeKey, address: SocketAddr) -> Node {

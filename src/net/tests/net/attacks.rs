@@ -1,7 +1,5 @@
 //! Peers that lie, guess, replay, flood or talk nonsense: each is refused or bounded, and the node serves on.
 
-mod support;
-
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
@@ -21,7 +19,7 @@ use quinn::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
-use support::{Node, PATIENCE, SECRET, call, refusal, until};
+use crate::support::{Node, PATIENCE, SECRET, call, refusal, until};
 
 /// A peer made of bare parts, which can leave the path at any step.
 struct Stranger {

@@ -1,7 +1,5 @@
 //! Nodes on loopback sockets, with a service whose handlers each show one behaviour.
 
-#![allow(dead_code, reason = "each test file uses a part")]
-
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
@@ -179,11 +177,6 @@ impl Node {
     /// Stops as a node does at SIGTERM.
     pub async fn stop(self) {
         self.transport.close(Duration::from_millis(200)).await;
-        assert!(self.tasks.stop(PATIENCE).await, "tasks remain");
-    }
-
-    /// Stops like a process that is killed: the peers hear nothing.
-    pub async fn vanish(self) {
         assert!(self.tasks.stop(PATIENCE).await, "tasks remain");
     }
 }

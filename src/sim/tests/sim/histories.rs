@@ -83,7 +83,7 @@ fn a_seed_replays_exactly_in_another_process() {
     }
     let directory = tempfile::tempdir().unwrap();
     let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "a_seed_replays_exactly_in_another_process"]).env(CHILD, directory.path());
+    child.args(["--exact", "histories::a_seed_replays_exactly_in_another_process"]).env(CHILD, directory.path());
     let mut child = child.stdout(std::process::Stdio::null()).spawn().unwrap();
     let here = traces();
     assert!(child.wait().unwrap().success());

@@ -1,6 +1,6 @@
 //! What it costs to compare replicas: nothing but digests where they are equal, about the rows that differ where they are not.
 //!
-//! `SYNC_ROWS=1000000 cargo test -p garage_sim --test sync_cost -- --nocapture`: with a million rows; the default suits CI.
+//! `SYNC_ROWS=1000000 cargo test --workspace --test sim -- sync_cost --nocapture`: with a million rows; the default suits CI.
 
 use std::time::Duration;
 

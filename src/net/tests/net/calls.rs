@@ -1,7 +1,5 @@
 //! Requests, answers, bodies, deadlines and cancellation over real loopback sockets.
 
-mod support;
-
 use std::{
     net::Ipv4Addr,
     sync::{
@@ -16,7 +14,7 @@ use futures::StreamExt;
 use garage_net::{CallError, Class, NetError, NodeId, NodeKey, QuicOptions, Transport, types::refusal_code};
 use tokio::time::Instant;
 
-use support::{Node, SECRET, body, call, collect, endless, pair};
+use crate::support::{Node, PATIENCE, SECRET, body, call, collect, endless, pair};
 
 /// More than the windows of a stream and the socket buffers take together.
 const BUFFERED_MAX_BYTES: usize = 24 << 20;
@@ -239,7 +237,7 @@ async fn datagrams_arrive_and_one_that_is_too_large_is_dropped() {
     let (one, mut two) = pair().await;
     one.transport.datagram(two.id(), vec![1; 1101].into());
     one.transport.datagram(two.id(), vec![2; 1100].into());
-    let (from, data) = tokio::time::timeout(support::PATIENCE, two.datagrams.recv()).await.unwrap().unwrap();
+    let (from, data) = tokio::time::timeout(PATIENCE, two.datagrams.recv()).await.unwrap().unwrap();
     assert_eq!((from, &data[..]), (one.id(), &[2; 1100][..]));
     one.stop().await;
     two.stop().await;
