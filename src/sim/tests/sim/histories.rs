@@ -1,5 +1,13 @@
 //! Generated histories under faults, from as many seeds as `SIM_SEEDS` says; `SIM_SEED=n` replays one and prints its trace on failure.
-//! The defaults take about a minute on one core; a night is for `SIM_SEEDS=2000`.
+//! The defaults take some two minutes on two cores; a night is for `SIM_SEEDS=10000`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use garage_sim::{
     client::Habit,
@@ -7,47 +15,70 @@ use garage_sim::{
 };
 
 /// Seeds that are run unless `SIM_SEEDS` says otherwise.
-const SEEDS_COUNT_DEFAULT: u64 = 50;
+const SEEDS_COUNT_DEFAULT: u64 = 300;
+/// The same for layouts that change over and over.
+const LAYOUT_SEEDS_COUNT_DEFAULT: u64 = 6;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-#[test]
-fn every_promise_holds_in_generated_histories() {
-    let (only, count) = (number("SIM_SEED"), number("SIM_SEEDS").unwrap_or(SEEDS_COUNT_DEFAULT));
-    let seeds = only.map_or(0..count, |seed| seed..seed + 1);
-    let mut failed = Vec::new();
-    for seed in seeds {
-        let options = WorkloadOptions { traced: only.is_some(), ..WorkloadOptions::of_seed(seed) };
-        let report = run_history(seed, options);
-        if !report.violations.is_empty() {
-            report.trace.iter().for_each(|line| println!("{line}"));
-            failed.push(format!("SIM_SEED={seed}: {}", report.violations.join("\n")));
+/// What went wrong with a seed, if anything.
+fn failure(seed: u64, options: WorkloadOptions) -> Option<String> {
+    let report = std::panic::catch_unwind(|| run_history(seed, options));
+    let violations = match report {
+        Ok(report) => {
+            if !report.violations.is_empty() {
+                report.trace.iter().for_each(|line| println!("{line}"));
+            }
+            report.violations
         }
-    }
-    assert!(failed.is_empty(), "{} seeds failed\n{}", failed.len(), failed.join("\n"));
+        Err(_) => vec!["it panicked; the message is above".to_string()],
+    };
+    (!violations.is_empty()).then(|| format!("SIM_SEED={seed}: {}", violations.join("\n")))
 }
 
-/// Seeds with layout changes that are run unless `SIM_SEEDS` says otherwise.
-const LAYOUT_SEEDS_COUNT_DEFAULT: u64 = 6;
+/// Runs seeds on all cores until one fails; then those below it to their end, so that the first one named is the lowest that fails.
+fn check_seeds(count_default: u64, options_of: impl Fn(u64) -> WorkloadOptions + Sync) {
+    if let Some(seed) = number("SIM_SEED") {
+        let failed = failure(seed, WorkloadOptions { traced: true, ..options_of(seed) });
+        assert!(failed.is_none(), "{}", failed.unwrap_or_default());
+        return;
+    }
+    let count = number("SIM_SEEDS").unwrap_or(count_default);
+    let (next, lowest, failed) = (AtomicU64::new(0), AtomicU64::new(u64::MAX), Mutex::new(BTreeMap::new()));
+    let worker = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if count <= seed || lowest.load(Ordering::Relaxed) < seed {
+                return;
+            }
+            if let Some(text) = failure(seed, options_of(seed)) {
+                lowest.fetch_min(seed, Ordering::Relaxed);
+                failed.lock().unwrap().insert(seed, text);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(worker);
+        }
+    });
+    let failed: Vec<String> = failed.into_inner().unwrap().into_values().collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn every_promise_holds_in_generated_histories() {
+    check_seeds(SEEDS_COUNT_DEFAULT, WorkloadOptions::of_seed);
+}
 
 #[test]
 fn every_promise_holds_while_the_layout_changes_over_and_over() {
-    let (only, count) = (number("SIM_SEED"), number("SIM_SEEDS").unwrap_or(LAYOUT_SEEDS_COUNT_DEFAULT));
-    let seeds = only.map_or(0..count, |seed| seed..seed + 1);
-    let mut failed = Vec::new();
-    for seed in seeds {
+    check_seeds(LAYOUT_SEEDS_COUNT_DEFAULT, |seed| {
         // Rows alone: blocks follow in their own time.
-        let options = WorkloadOptions { traced: only.is_some(), changes_layout: true, ..WorkloadOptions::of_seed(seed) };
-        let options = WorkloadOptions { habit: Habit::Rivalry, requests_count: 120, ..options };
-        let report = run_history(seed, options);
-        if !report.violations.is_empty() {
-            report.trace.iter().for_each(|line| println!("{line}"));
-            failed.push(format!("SIM_SEED={seed}: {}", report.violations.join("\n")));
-        }
-    }
-    assert!(failed.is_empty(), "{} seeds failed\n{}", failed.len(), failed.join("\n"));
+        WorkloadOptions { changes_layout: true, habit: Habit::Rivalry, requests_count: 120, ..WorkloadOptions::of_seed(seed) }
+    });
 }
 
 /// Seeds of each kind of history: with rivals and without, with all kinds of faults, ended by darkness or not.
