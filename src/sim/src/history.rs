@@ -72,6 +72,16 @@ impl Call {
             Condition::Is(wanted) => value == wanted,
         }
     }
+    /// Whether it changes nothing, whenever it happened.
+    fn is_idle(&self) -> bool {
+        self.action == Action::Read || self.told == Told::PreconditionFailed
+    }
+    /// The contents that it saw, or that its condition asks for.
+    fn names(&self) -> impl Iterator<Item = Value> {
+        let read = if let Told::Value(read) = self.told { Some(read) } else { None };
+        let asked = if let Condition::Is(wanted) = self.condition { Some(wanted) } else { None };
+        read.into_iter().chain(asked)
+    }
     /// Whether it must be somewhere in the order.
     fn must_happen(&self) -> bool {
         !matches!(self.told, Told::Unknown | Told::Failed)
@@ -191,13 +201,19 @@ type Mask = [u64; CALLS_MAX / 64];
 
 /// Whether the calls, all on one key, can be put in an order that keeps to real time and that a register with compare-and-set explains.
 pub fn is_linearizable(calls: &[Call]) -> bool {
+    search(calls, true)
+}
+
+/// With `is_sparing`, orders that are as good as one that was tried are left out.
+fn search(calls: &[Call], is_sparing: bool) -> bool {
     assert!(calls.len() <= CALLS_MAX, "{} calls on one key, the search takes {CALLS_MAX}", calls.len());
     // Those that must happen come first, so that what may have happened is tried last.
     let mut calls: Vec<&Call> = calls.iter().filter(|call| !(call.action == Action::Read && call.told == Told::Unknown)).collect();
     calls.retain(|call| call.told != Told::Failed);
     calls.sort_by_key(|call| (!call.must_happen(), call.end, call.begin));
     let must_count = calls.iter().filter(|call| call.must_happen()).count();
-    let mut search = Search { calls, must_count, seen: BTreeSet::new() };
+    let named = calls.iter().flat_map(|call| call.names()).collect();
+    let mut search = Search { calls, must_count, named, is_sparing, seen: BTreeSet::new() };
     search.explain([0; CALLS_MAX / 64], 0)
 }
 
@@ -205,6 +221,9 @@ struct Search<'a> {
     /// Those that must happen first, by their ends.
     calls: Vec<&'a Call>,
     must_count: usize,
+    /// Contents that some call read or asked for: any other matters only by not being what was there before.
+    named: BTreeSet<Value>,
+    is_sparing: bool,
     seen: BTreeSet<(Mask, Value)>,
 }
 
@@ -221,12 +240,13 @@ impl Search<'_> {
         }
         // Ends are sorted: no call may come next that began after the first open one ended.
         let horizon = self.calls[first_open].end;
-        for index in first_open..self.calls.len() {
-            let call = self.calls[index];
-            if Self::is_done(&done, index) || horizon < call.begin {
-                continue;
-            }
-            let Some(next) = call.next_value(value) else { continue };
+        let may_be_next = |index: &usize| !Self::is_done(&done, *index) && self.calls[*index].begin <= horizon;
+        let mut next: Vec<usize> = (first_open..self.calls.len()).filter(may_be_next).collect();
+        if self.is_sparing {
+            self.spare(&mut next, value);
+        }
+        for index in next {
+            let Some(next) = self.calls[index].next_value(value) else { continue };
             let mut with = done;
             with[index / 64] |= 1 << (index % 64);
             if self.explain(with, next) {
@@ -235,11 +255,41 @@ impl Search<'_> {
         }
         false
     }
+
+    /// Leaves out what need not be tried.
+    fn spare(&self, next: &mut Vec<usize>, value: Value) {
+        // One that never changes anything may come now if it can: whatever else comes next may as well come after it.
+        let is_idle = |index: &&usize| self.calls[**index].is_idle() && self.calls[**index].next_value(value).is_some();
+        if let Some(idle) = next.iter().find(is_idle).copied() {
+            *next = vec![idle];
+            return;
+        }
+        let refused: Vec<&Call> =
+            next.iter().map(|index| self.calls[*index]).filter(|call| call.told == Told::PreconditionFailed).collect();
+        let mut tried = Vec::new();
+        next.retain(|index| {
+            let call = self.calls[*index];
+            let Some(written) = call.next_value(value).filter(|_| *index >= self.must_count) else { return true };
+            if !self.named.contains(&written) && written != 0 {
+                // A content that nobody saw can only have made a condition fail, and any of those that may come now does that.
+                let is_of_use = refused.iter().any(|call| call.next_value(written).is_some());
+                let is_new = !tried.contains(&(call.condition, None));
+                tried.push((call.condition, None));
+                return is_of_use && is_new;
+            }
+            // Writes of the same under the same condition whose end nobody knows: one is as good as the other.
+            let is_new = !tried.contains(&(call.condition, Some(written)));
+            tried.push((call.condition, Some(written)));
+            is_new
+        });
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Action, Call, Condition, Told, is_linearizable};
+    use proptest::prelude::*;
+
+    use super::{Action, Call, Condition, Told, is_linearizable, search};
 
     fn call(action: Action, condition: Condition, begin: u64, end: u64, told: Told) -> Call {
         Call { key: 0, node: 0, action, condition, begin, end, told }
@@ -275,5 +325,30 @@ mod tests {
         assert!(is_linearizable(&[create(1, Told::Done), create(2, Told::PreconditionFailed)]));
         assert!(!is_linearizable(&[create(1, Told::Done), create(2, Told::Done)]));
         assert!(!is_linearizable(&[create(1, Told::PreconditionFailed)]));
+    }
+    fn calls() -> impl Strategy<Value = Vec<Call>> {
+        let condition = prop_oneof![Just(Condition::Always), Just(Condition::Absent), (1u32..5).prop_map(Condition::Is)];
+        let told = prop_oneof![Just(Told::Unknown), Just(Told::Done), Just(Told::PreconditionFailed), (0u32..5).prop_map(Told::Value)];
+        let one = (0u8..3, condition, told, 1u64..12, 1u64..8);
+        prop::collection::vec(one, 1..8).prop_map(|drawn| {
+            let calls = drawn.into_iter().enumerate().map(|(index, (kind, condition, told, begin, length))| {
+                let end = if told == Told::Unknown { u64::MAX } else { begin + length };
+                match (kind, told) {
+                    (_, Told::Value(_)) => call(Action::Read, Condition::Always, begin, end, told),
+                    (0, _) => call(Action::Delete, condition, begin, end, told),
+                    // As in real histories, every content is written once.
+                    _ => call(Action::Put(index as u32 + 1), condition, begin, end, told),
+                }
+            });
+            calls.collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+        #[test]
+        fn what_the_search_leaves_out_makes_no_difference(calls in calls()) {
+            prop_assert_eq!(search(&calls, true), search(&calls, false));
+        }
     }
 }
