@@ -320,6 +320,13 @@ fn a_completion_repeated_after_its_node_died_is_answered_alike_and_changes_nothi
         let again = cluster.node(2).uploads.complete(&bucket, "key", upload, request(), context()).await.unwrap();
         assert_eq!(again, first, "seed {seed}");
         assert_eq!(content(cluster.node(1), &bucket, "key").await.as_deref(), Some("put since"), "seed {seed}");
+        if seed == 0 {
+            // Hours later, when promises and trails are forgotten.
+            tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
+            let late = cluster.node(1).uploads.complete(&bucket, "key", upload, request(), context()).await.unwrap();
+            assert_eq!(late, first, "seed {seed}");
+            assert_eq!(content(cluster.node(2), &bucket, "key").await.as_deref(), Some("put since"), "seed {seed}");
+        }
     });
 }
 

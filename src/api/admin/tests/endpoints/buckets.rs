@@ -1,9 +1,17 @@
 //! Buckets, their names, rights, settings.
 
 use garage_api_admin::ErrorCode;
+use garage_model::{
+    objects::WriteCondition,
+    rows::{
+        bucket::{DefaultRetention, LockSettings, RetentionPeriod, Versioning},
+        object::RetentionMode,
+    },
+};
+use garage_table::control::Effect;
 use serde_json::{Value, json};
 
-use super::support::{Admin, text};
+use super::support::{Admin, context, text};
 
 /// A key's id.
 async fn key(admin: &Admin, name: &str) -> String {
@@ -162,6 +170,29 @@ fn a_bucket_with_objects_is_not_deleted_and_works_on() {
         admin.refused("DeleteBucket", json!({"id": made["id"]}), ErrorCode::BucketNotEmpty, "not empty").await;
         admin.put_object(&bucket, "c.jpg", 1).await;
         assert_eq!(admin.ok("GetBucketInfo", json!({"globalAlias": "photos"})).await["objects"], 3);
+    });
+}
+
+#[test]
+fn a_bucket_whose_only_version_is_locked_is_not_deleted() {
+    garage_sim::run(async {
+        let admin = Admin::one_node().await;
+        let made = admin.ok("CreateBucket", json!({"globalAlias": "kept"})).await;
+        let bucket = admin.bucket_ref(&made).await;
+        let default = DefaultRetention { mode: RetentionMode::Compliance, period: RetentionPeriod::Days(1) };
+        let lock = Some(LockSettings { default_retention: Some(default) });
+        let buckets = admin.api.node().access.buckets().clone();
+        let changed = buckets.change(bucket.id, Effect::Restricts, context(), |row| {
+            (row.versioning, row.object_lock) = (Versioning::Enabled, lock);
+            Ok(())
+        });
+        changed.await.unwrap();
+        let bucket = admin.bucket_ref(&made).await;
+        admin.put_object(&bucket, "locked", 100).await;
+        // Under a delete marker nothing is left that a plain listing shows.
+        let always = WriteCondition::default();
+        admin.api.node().objects.delete(&bucket, "locked", &always, context()).await.unwrap();
+        admin.refused("DeleteBucket", json!({"id": made["id"]}), ErrorCode::BucketNotEmpty, "not empty").await;
     });
 }
 

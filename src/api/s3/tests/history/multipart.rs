@@ -216,6 +216,7 @@ impl Run {
         let document = answer.xml();
         assert_eq!((document.value_of("Bucket"), document.text_of("Key")), (Some(&*bucket), Some(&*upload.key)));
         check_completed(&document, &object);
+        self.check_expiration(&bucket, &upload.key, &object, (before_ms, self.site.latest_ms()), &answer);
         let version_id = self.new_id(&bucket, &answer);
         let numbers = listed.iter().map(|(number, _)| *number).collect();
         let etag = object.etag.clone();

@@ -255,6 +255,7 @@ impl Run {
         assert_eq!(document.value_of(object.checksum.algorithm.element()), Some(&*object.checksum.text));
         let shown = version.id.as_deref().filter(|_| self.bucket(&from).versioning != Versioning::Off);
         assert_eq!(answer.header("x-amz-copy-source-version-id"), shown);
+        self.check_expiration(&bucket, &key, &object, (before_ms, self.site.latest_ms()), &answer);
         let id = self.new_id(&bucket, &answer);
         self.store(&bucket, &key, id, Some(object), before_ms);
     }

@@ -118,6 +118,15 @@ async fn documents_that_are_too_long_or_too_deep_are_refused_early() {
         refused.is(400, "MaxMessageLengthExceeded");
         assert!(!refused.continued, "not a byte of it is asked for");
     }
+    client.put("/bkt/k", "x").await.ok();
+    for target in
+        ["/bkt?lifecycle", "/bkt?tagging", "/bkt/k?tagging", "/bkt?acl", "/bkt/k?acl", "/bkt?cors", "/bkt?website", "/bkt?object-lock"]
+    {
+        let put = client.call("PUT", target).payload("UNSIGNED-PAYLOAD").header("content-length", (100u64 << 20).to_string());
+        let refused = put.header("content-md5", "1B2M2Y8AsgTpgAmY7PhCfg==").header("expect", "100-continue").send().await;
+        refused.is(400, "MaxMessageLengthExceeded");
+        assert!(!refused.continued, "not a byte of {target} is asked for");
+    }
     let chunk = format!("{:x}\r\n{}\r\n", 1 << 20, " ".repeat(1 << 20));
     let endless = client.call("POST", "/bkt?delete").unframed().payload("UNSIGNED-PAYLOAD").header("transfer-encoding", "chunked");
     let endless = endless.header("content-md5", "1B2M2Y8AsgTpgAmY7PhCfg==").body(chunk.repeat(6));
