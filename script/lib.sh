@@ -6,8 +6,12 @@ repo_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$(basename "$0"): $*"; exit 1; }
 
-# target_dir: where cargo puts what it builds.
-target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$repo_root/target}"; }
+# target_dir: where cargo puts what it builds, which a configuration above the repository may have set too.
+target_dir() {
+    local asked=${CARGO_TARGET_DIR:-}
+    [[ -n $asked ]] || asked=$(cd "$repo_root" && cargo metadata --format-version 1 --no-deps --offline 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+    printf '%s\n' "${asked:-$repo_root/target}"
+}
 
 # wait_for SECONDS WHAT COMMAND...: runs the command until it succeeds; after so many seconds fails and says what did not come.
 wait_for() {

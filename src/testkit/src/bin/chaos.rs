@@ -1,4 +1,4 @@
-//! Runs real nodes under load and faults, prints the report; exit 1 if anything that was acknowledged is not there at the end.
+//! Runs real nodes under load and faults, prints the report; exit 1 if anything that was acknowledged was lost, or a node did not come back.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -14,7 +14,7 @@ struct Arguments {
     /// Where the nodes keep their files
     #[arg(long)]
     dir: PathBuf,
-    /// First of the ports, three for each node
+    /// The port for nodes; clients use the next one
     #[arg(long, default_value_t = 7500)]
     base_port: u16,
     /// Nodes, three to five
@@ -29,6 +29,9 @@ struct Arguments {
     /// Clients at once
     #[arg(long, default_value_t = 4)]
     clients: usize,
+    /// A network namespace for each node; this program must run in a network of its own (`unshare --net --mount`)
+    #[arg(long)]
+    namespaces: bool,
 }
 
 #[tokio::main]
@@ -46,11 +49,12 @@ async fn main() -> ExitCode {
         duration: Duration::from_secs(arguments.seconds),
         seed: arguments.seed,
         clients_count: arguments.clients,
+        namespaces: arguments.namespaces,
     };
     match run(&options).await {
         Ok(report) => {
             print!("{report}");
-            if report.lost.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(failure) => {
             eprintln!("chaos: {failure}");

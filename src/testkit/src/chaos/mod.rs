@@ -1,14 +1,20 @@
 //! Real nodes on one machine, 50 ms apart, under load and under faults; at the end every acknowledged object is read back from every node.
 //!
 //! Invariants of a run:
-//! - at most one node is in trouble at a time, so a quorum is always there: whatever clients are refused is written down;
-//! - each key has one writer, so what it must hold at the end is known, up to the writes whose outcome was never told.
+//! - at most one node is being refilled and at most one is away, so nothing may be lost: whatever clients are refused is written down;
+//! - each key has one writer, or many that create it only if it is absent, so what it may hold is known;
+//! - every wait has an end.
 //!
-//! Reading order: `nodes` (processes, their network), `load` (clients and what they were told), `faults`, `report`, this file.
+//! Reading order: `keys` (what a key may hold: pure), `network` and `nodes` (what runs), `load` (clients and what they were told), `heal`
+//! (whether what was lost is back), `faults`, `report`, this file.
 
 mod faults;
+mod heal;
+mod keys;
 mod load;
+mod network;
 mod nodes;
+mod read_back;
 mod report;
 
 use std::{path::PathBuf, time::Duration};
@@ -22,7 +28,7 @@ pub struct Options {
     pub program: PathBuf,
     /// Where the nodes keep their files; made, and left behind.
     pub dir: PathBuf,
-    /// The first of the ports that are used: three for each node.
+    /// Each node listens for nodes here, for clients on the port after it; addresses differ.
     pub base_port: u16,
     /// Three to five.
     pub nodes_count: usize,
@@ -32,6 +38,8 @@ pub struct Options {
     pub seed: u64,
     /// Clients at once.
     pub clients_count: usize,
+    /// Each node in a network namespace of its own. The program must run in a network that ends with it.
+    pub namespaces: bool,
 }
 
 /// Why a run could not be made, as opposed to what it found. Any error can be turned into one, hence it is none itself.
@@ -53,12 +61,30 @@ impl<E: std::error::Error> From<E> for Failure {
 /// Runs it to its end.
 pub async fn run(options: &Options) -> Result<Report, Failure> {
     let mut cluster = nodes::Cluster::start(options).await?;
+    println!("{} nodes run; seed {}", options.nodes_count, options.seed);
     let load = load::Load::start(&cluster, options);
     let told = faults::torment(&mut cluster, options).await;
     let mut report = load.finish().await;
-    report.faults = told?;
-    cluster.mend().await?;
-    load::read_all_back(&cluster, &mut report).await;
-    cluster.stop().await;
+    let victim = match told {
+        Ok(told) => {
+            report.faults = told.faults;
+            told.victim
+        }
+        Err(Failure(why)) => {
+            report.broken = Some(why);
+            None
+        }
+    };
+    // What can still be read is worth knowing even if a node did not come back.
+    match cluster.mend(victim.as_ref()).await {
+        Ok(took) => report.healed_after = took,
+        Err(Failure(why)) => {
+            report.broken.get_or_insert(why);
+        }
+    }
+    read_back::read_all_back(&cluster, &mut report).await;
+    if let Err(Failure(why)) = cluster.stop().await {
+        report.broken.get_or_insert(why);
+    }
     Ok(report)
 }

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
+use super::keys::{Held, Race};
+
 /// Complaints that are kept in full; the rest is only counted.
 const COMPLAINTS_MAX_COUNT: usize = 50;
 
 /// What was done, what clients saw, what was lost.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Report {
     /// Faults by kind.
     pub faults: BTreeMap<String, u64>,
@@ -16,33 +18,47 @@ pub struct Report {
     pub failed: BTreeMap<String, u64>,
     /// How long each request took that was answered well.
     pub took: Vec<Duration>,
-    /// The longest of all, failed ones included.
-    pub longest: Duration,
-    /// What each key must hold: one of these contents, or nothing (`None`).
-    pub expected: BTreeMap<String, Vec<Option<(u64, usize)>>>,
+    /// The longest of all, failed ones included, and what it was.
+    pub longest: (Duration, String),
+    /// What each key may hold.
+    pub expected: BTreeMap<String, Held>,
+    /// Keys that clients raced to create, and what each was told.
+    pub(super) races: BTreeMap<String, Vec<Race>>,
+    /// How long it took after the last fault until everything was where it should be.
+    pub healed_after: Duration,
     /// Objects read back, over all nodes.
     pub read_back_count: u64,
-    /// Objects that some node did not give as they were acknowledged.
+    /// Answers that were not what had been acknowledged, while it ran and at the end.
     pub lost: Vec<String>,
+    /// Why the run could not go on, if it could not: a node that does not come back, most often.
+    pub broken: Option<String>,
 }
 
 impl Report {
+    /// Whether all is as it should be.
+    pub fn is_good(&self) -> bool {
+        self.lost.is_empty() && self.broken.is_none()
+    }
+
     /// Notes a request that was answered well.
     pub(super) fn note_answer(&mut self, kind: &'static str, took: Duration) {
         *self.answered.entry(kind).or_default() += 1;
         self.took.push(took);
-        self.longest = self.longest.max(took);
+        self.note_time(took, kind);
     }
 
     /// Notes one that was not.
     pub(super) fn note_failure(&mut self, kind: &str, reason: &str, took: Duration) {
-        let reason: String = reason.chars().take_while(|letter| *letter != '\n' && *letter != '<').take(60).collect();
-        if self.failed.len() < COMPLAINTS_MAX_COUNT || self.failed.contains_key(&format!("{kind}: {reason}")) {
-            *self.failed.entry(format!("{kind}: {reason}")).or_default() += 1;
-        } else {
-            *self.failed.entry("others".to_string()).or_default() += 1;
+        let reason = format!("{kind}: {}", reason.chars().take(110).collect::<String>().replace('\n', " "));
+        let known = self.failed.len() < COMPLAINTS_MAX_COUNT || self.failed.contains_key(&reason);
+        self.note_time(took, &reason);
+        *self.failed.entry(if known { reason } else { "others".to_string() }).or_default() += 1;
+    }
+
+    fn note_time(&mut self, took: Duration, what: &str) {
+        if self.longest.0 < took {
+            self.longest = (took, what.to_string());
         }
-        self.longest = self.longest.max(took);
     }
 
     /// What one client saw, added to what others did.
@@ -53,9 +69,16 @@ impl Report {
         for (kind, count) in other.failed {
             *self.failed.entry(kind).or_default() += count;
         }
+        for (key, tries) in other.races {
+            self.races.entry(key).or_default().extend(tries);
+        }
         self.took.extend(other.took);
-        self.longest = self.longest.max(other.longest);
+        if self.longest.0 < other.longest.0 {
+            self.longest = other.longest;
+        }
         self.expected.extend(other.expected);
+        self.lost.extend(other.lost);
+        self.read_back_count += other.read_back_count;
     }
 
     /// The time within which this share of the good answers came.
@@ -69,17 +92,35 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sum = |counts: &mut dyn Iterator<Item = u64>| counts.sum::<u64>();
-        writeln!(f, "faults: {:?}", self.faults)?;
-        writeln!(f, "requests answered: {} {:?}", sum(&mut self.answered.values().copied()), self.answered)?;
-        writeln!(f, "errors seen by clients: {}", sum(&mut self.failed.values().copied()))?;
+        writeln!(f, "faults: {} {:?}", self.faults.values().sum::<u64>(), self.faults)?;
+        writeln!(f, "requests answered: {} {:?}", self.answered.values().sum::<u64>(), self.answered)?;
+        writeln!(f, "errors seen by clients: {}", self.failed.values().sum::<u64>())?;
         for (what, count) in &self.failed {
             writeln!(f, "  {count:>6}  {what}")?;
         }
         let quantiles = [0.5, 0.99, 0.999].map(|share| format!("{:.0} ms", self.quantile(share).as_secs_f64() * 1e3));
-        writeln!(f, "p50 {}, p99 {}, p99.9 {}, longest {:.1} s", quantiles[0], quantiles[1], quantiles[2], self.longest.as_secs_f64())?;
-        writeln!(f, "objects read back, over all nodes: {}", self.read_back_count)?;
-        writeln!(f, "lost objects: {}", self.lost.len())?;
-        self.lost.iter().take(COMPLAINTS_MAX_COUNT).try_for_each(|lost| writeln!(f, "  {lost}"))
+        let (longest, what) = (self.longest.0.as_secs_f64(), &self.longest.1);
+        writeln!(f, "p50 {}, p99 {}, p99.9 {}, longest {longest:.1} s ({what})", quantiles[0], quantiles[1], quantiles[2])?;
+        writeln!(f, "whole again {:.0} s after the last fault", self.healed_after.as_secs_f64())?;
+        writeln!(f, "keys: {}, read back over all nodes: {}", self.expected.len(), self.read_back_count)?;
+        writeln!(f, "lost objects and wrong answers: {}", self.lost.len())?;
+        self.lost.iter().take(COMPLAINTS_MAX_COUNT).try_for_each(|lost| writeln!(f, "  {lost}"))?;
+        self.broken.iter().try_for_each(|broken| writeln!(f, "the run could not go on: {broken}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_saw_go_wrong_is_in_the_sum() {
+        let mut seen = Report::default();
+        seen.lost.push("an object".into());
+        seen.note_failure("put", "503", Duration::from_secs(2));
+        let mut sum = Report::default();
+        sum.add(seen);
+        assert!(!sum.is_good());
+        assert_eq!((sum.failed["put: 503"], sum.longest.0), (1, Duration::from_secs(2)));
     }
 }

@@ -9,7 +9,7 @@ mod report;
 mod run;
 mod sign;
 
-pub use client::{Client, RequestError};
+pub use client::{Answer, Ask, Client, RequestError};
 pub use content::Content;
 pub use report::Report;
 pub use run::{LoadError, Operation, Plan, Until, run};

@@ -14,4 +14,4 @@ mod udp;
 
 pub use gate::{Gate, Loss};
 pub use tcp::TcpProxy;
-pub use udp::{Limits, UdpProxy};
+pub use udp::{Limits, UdpProxy, Way};

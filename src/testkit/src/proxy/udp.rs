@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, SocketAddr, UdpSocket as StdSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket as StdSocket},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -63,7 +63,17 @@ struct Shared {
     listener: Arc<StdSocket>,
     line: Line<Packet>,
     gate: Mutex<Gate>,
+    ways: Mutex<BTreeMap<(IpAddr, Way), Gate>>,
     flows: Mutex<BTreeMap<SocketAddr, Flow>>,
+}
+
+/// A direction through a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// From the client to what stands behind the proxy.
+    In,
+    /// Back to the client.
+    Out,
 }
 
 struct Flow {
@@ -86,7 +96,7 @@ impl UdpProxy {
         let receiver = UdpSocket::from_std(listener.try_clone()?)?;
         let line = Line::start(delay, limits.packets_max, limits.bytes_max, depart)?;
         let flows = Mutex::new(BTreeMap::new());
-        let shared = Arc::new(Shared { upstream, limits, listener, line, gate: Mutex::new(gate), flows });
+        let shared = Arc::new(Shared { upstream, limits, listener, line, gate: Mutex::new(gate), ways: Mutex::default(), flows });
         let tasks = vec![
             tokio::spawn(receive_from_clients(shared.clone(), receiver)).abort_handle(),
             tokio::spawn(forget_idle_flows(shared.clone())).abort_handle(),
@@ -107,6 +117,15 @@ impl UdpProxy {
     /// Loses this share of the packets from now on.
     pub fn set_loss(&self, loss: Loss) {
         self.shared.gate.lock().set_loss(loss);
+    }
+
+    /// Has the clients of one address pass this gate too, one way; without one they pass again.
+    pub fn set_way(&self, client: IpAddr, way: Way, gate: Option<Gate>) {
+        let mut ways = self.shared.ways.lock();
+        match gate {
+            Some(gate) => ways.insert((client, way), gate),
+            None => ways.remove(&(client, way)),
+        };
     }
 
     /// Flows it keeps.
@@ -156,7 +175,7 @@ async fn receive_from_clients(shared: Arc<Shared>, listener: UdpSocket) {
         // An error here tells of an earlier send that nobody received; the socket stays good.
         let Ok((len_bytes, client)) = listener.recv_from(&mut buffer).await else { continue };
         let now = Instant::now();
-        if !shared.gate.lock().admits_next() {
+        if !shared.admits_next(client, Way::In) {
             continue;
         }
         match shared.flow_of(client, now) {
@@ -169,6 +188,10 @@ async fn receive_from_clients(shared: Arc<Shared>, listener: UdpSocket) {
 }
 
 impl Shared {
+    fn admits_next(&self, client: SocketAddr, way: Way) -> bool {
+        self.gate.lock().admits_next() && self.ways.lock().get_mut(&(client.ip(), way)).is_none_or(Gate::admits_next)
+    }
+
     /// The upstream socket of a client, made when it is new.
     fn flow_of(self: &Arc<Self>, client: SocketAddr, now: Instant) -> io::Result<Arc<StdSocket>> {
         let mut flows = self.flows.lock();
@@ -203,7 +226,7 @@ async fn receive_from_upstream(shared: Arc<Shared>, socket: UdpSocket, client: S
         if let Some(flow) = shared.flows.lock().get_mut(&client) {
             flow.last_seen = now;
         }
-        if shared.gate.lock().admits_next() {
+        if shared.admits_next(client, Way::Out) {
             let packet = Packet { socket: shared.listener.clone(), client: Some(client), data: buffer[..len_bytes].to_vec() };
             shared.line.push(now, len_bytes, packet);
         }

@@ -100,6 +100,36 @@ async fn a_cut_stops_everything_and_mending_it_lets_new_packets_through() {
 }
 
 #[tokio::test]
+async fn a_way_that_is_cut_lets_through_what_goes_the_other_way_and_other_clients() {
+    let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let gate = Gate::new(Loss::default(), 1);
+    let proxy =
+        UdpProxy::start("127.0.0.1:0".parse().unwrap(), upstream.local_addr().unwrap(), Duration::ZERO, gate, Limits::default()).unwrap();
+    let client = client(&proxy).await;
+    let mut cut = Gate::new(Loss::default(), 1);
+    cut.set_cut(true);
+    let mut buffer = [0; 100];
+    client.send(b"there").await.unwrap();
+    let (_, flow) = upstream.recv_from(&mut buffer).await.unwrap();
+
+    proxy.set_way(IpAddr::V4(Ipv4Addr::LOCALHOST), Way::In, Some(cut));
+    client.send(b"lost").await.unwrap();
+    upstream.send_to(b"back", flow).await.unwrap();
+    let len_bytes = client.recv(&mut buffer).await.unwrap();
+    assert_eq!(&buffer[..len_bytes], b"back");
+    let other = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+    other.connect(proxy.address()).await.unwrap();
+    other.send(b"other").await.unwrap();
+    let (len_bytes, _) = upstream.recv_from(&mut buffer).await.unwrap();
+    assert_eq!(&buffer[..len_bytes], b"other", "what was sent before it was lost");
+
+    proxy.set_way(IpAddr::V4(Ipv4Addr::LOCALHOST), Way::In, None);
+    client.send(b"again").await.unwrap();
+    let (len_bytes, _) = upstream.recv_from(&mut buffer).await.unwrap();
+    assert_eq!(&buffer[..len_bytes], b"again");
+}
+
+#[tokio::test]
 async fn an_upstream_that_was_away_is_reached_when_it_is_back() {
     let vacant = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let upstream = vacant.local_addr().unwrap();
