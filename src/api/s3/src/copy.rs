@@ -160,6 +160,16 @@ fn directive(request: &Request, header: &'static str, message: &'static str) -> 
     }
 }
 
+/// 400 `InvalidArgument` unless S3 knows what is to become of the source's annotations. No object here has any, so that `COPY` and `EXCLUDE`
+/// come to the same; newer command lines send the latter with every copy.
+fn check_annotations(request: &Request) -> Result<(), S3Error> {
+    const HEADER: &str = "x-amz-object-annotation-directive";
+    match request.header(HEADER)? {
+        None | Some("COPY" | "EXCLUDE") => Ok(()),
+        Some(other) => Err(S3Error::invalid_argument("Unknown annotation directive.", HEADER, other)),
+    }
+}
+
 /// PUT of an object with the content of another.
 pub async fn copy_object(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
@@ -169,6 +179,7 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
     }
     let metadata = directive(request, "x-amz-metadata-directive", "Unknown metadata directive.")?;
     let tagging = directive(request, "x-amz-tagging-directive", "Unknown tagging directive.")?;
+    check_annotations(request)?;
     let algorithm = request.header("x-amz-checksum-algorithm")?.map(ChecksumAlgorithm::from_name).transpose()?;
     let condition = write_condition(ParsedCondition::parse(&request.headers)?);
     let mut own = headers::object_headers(&request.headers)?;

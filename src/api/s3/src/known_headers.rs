@@ -26,6 +26,7 @@ const NAMES: &[&str] = &[
     "x-amz-max-parts",
     "x-amz-metadata-directive",
     "x-amz-mp-object-size",
+    "x-amz-object-annotation-directive",
     "x-amz-object-attributes",
     "x-amz-object-ownership",
     "x-amz-optional-object-attributes",
