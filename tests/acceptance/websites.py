@@ -100,6 +100,11 @@ with check("redirect rules set over S3"):
         equal(get(site, "/docs/none", 301)[1]["Location"], "/docs/index.html")
         equal(get(site, "/docs/index.html")[2], b"<h1>docs")
         equal(get(site, "/nowhere", 404)[2], b"<h1>lost")
+with check("a bucket that only leads elsewhere"):
+    s3.put_bucket_website(Bucket=BUCKET, WebsiteConfiguration={"RedirectAllRequestsTo": {"HostName": "other.example", "Protocol": "https"}})
+    for site in sites:
+        equal(get(site, "/docs/a", 301)[1]["Location"], "https://other.example/docs/a")
+    s3.put_bucket_website(Bucket=BUCKET, WebsiteConfiguration=settings)
 with check("another index document; the error document stays"):
     s3.put_bucket_website(Bucket=BUCKET, WebsiteConfiguration=settings)
     put("docs/start.htm", b"<h1>start")

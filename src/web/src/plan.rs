@@ -130,8 +130,9 @@ fn replaced_path(rule: &RoutingRule, path: &str) -> String {
         Replacement::Key(key) => key.clone(),
         Replacement::Prefix(start) => match &rule.key_prefix {
             Some(prefix) => format!("{start}{}", path.strip_prefix(prefix.as_str()).unwrap_or(path)),
-            // A rule about missing objects takes the whole path along; one about everything has none to take.
-            None if rule.only_missing => format!("{start}{path}"),
+            // A rule about missing objects takes the whole path along, and so does one that puts nothing in its place, as one that names
+            // only another host; any other about everything has none to take.
+            None if rule.only_missing || start.is_empty() => format!("{start}{path}"),
             None => start.clone(),
         },
     }
@@ -211,6 +212,7 @@ mod tests {
     #[test]
     fn a_rule_without_condition_redirects_everything() {
         check("x/y", &[rule(None, false, to_prefix("new/"), 301)], "301 /new/");
+        check("x/y", &[rule(None, false, to_prefix(""), 301)], "301 /x/y");
         check("x/y", &[rule(None, false, Replacement::Root, 302)], "302 /");
         let mut away = rule(None, false, to_key("a b"), 308);
         away.redirect.host = Some("example.org".into());
