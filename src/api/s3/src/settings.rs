@@ -173,8 +173,11 @@ pub async fn put(
     }
 }
 
+/// Whether a document only says what is so anyway.
+type IsSo = fn(&Element) -> Result<bool, S3Error>;
+
 async fn put_what_is_so(setting: Setting, body: IncomingBody) -> Result<Response<Body>, S3Error> {
-    let (root, is_so): (&str, fn(&Element) -> Result<bool, S3Error>) = match setting {
+    let (root, is_so): (&str, IsSo) = match setting {
         Setting::Logging => ("BucketLoggingStatus", |document| Ok(document.children.is_empty())),
         Setting::Notification => ("NotificationConfiguration", |document| Ok(document.children.is_empty())),
         Setting::Accelerate => ("AccelerateConfiguration", |document| is_first_of(document.required("Status")?, ["Suspended", "Enabled"])),

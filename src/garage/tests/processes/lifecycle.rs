@@ -29,7 +29,7 @@ async fn what_has_expired_goes_by_itself_at_the_interval_that_is_set() {
     s3.put(&old, "x").await.ok();
     s3.put(&kept, "x").await.ok();
     let rules = Bytes::from_static(RULES.as_bytes());
-    let set = s3.attempt(Method::PUT, &format!("/{BUCKET}?lifecycle"), &[("content-md5", RULES_MD5)], rules).await.unwrap();
+    let set = s3.attempt(Method::PUT, &format!("/{BUCKET}?lifecycle="), &[("content-md5", RULES_MD5)], rules).await.unwrap();
     assert_eq!(set.status, 200, "{}", set.text());
     until("the worker to carry out the rule", async || (s3.head(&old).await == 404).then_some(())).await;
     assert_eq!(s3.head(&kept).await, 200);

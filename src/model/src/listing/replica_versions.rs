@@ -138,6 +138,7 @@ impl Stored for VersionsAnswer {
 
 /// A version or a common prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "nearly every item of a page is a version: a box each would only cost")]
 pub enum Item {
     /// A version.
     Version {

@@ -45,6 +45,7 @@ pub struct ListVersionsRequest {
 
 /// An entry of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every item of a page is a version: a box each would only cost")]
 pub enum VersionEntry {
     /// A version.
     Version(ListedVersion),

@@ -33,7 +33,7 @@ struct Progress<'a> {
 
 impl Progress<'_> {
     /// Blocks that wait to be looked at do not count: among them are those that are kept for ten minutes before they are deleted.
-    fn is_busy(self) -> bool {
+    fn is_busy(&self) -> bool {
         self.recovering != "0" || self.synced.split_once('/').is_none_or(|(synced, needed)| synced != needed)
     }
 }
@@ -55,7 +55,7 @@ impl Cluster {
                 Ok(said) => said,
                 Err(Failure(error)) => return Some(error),
             };
-            if !said.contains("One layout version is live") || progress(&said).any(Progress::is_busy) {
+            if !said.contains("One layout version is live") || progress(&said).any(|progress| progress.is_busy()) {
                 return Some(format!("node {} says:\n{said}", node.index));
             }
         }
@@ -156,7 +156,7 @@ mod tests {
                 "==== LAYOUT HISTORY ====\nVersion  Status\n#1  Current\n\n==== PROGRESS ====\nNode  Version  Partitions synced  Recovering\n{rows}\nx"
             )
         };
-        let busy = |rows: &str| progress(&said(rows)).any(Progress::is_busy);
+        let busy = |rows: &str| progress(&said(rows)).any(|progress| progress.is_busy());
         assert!(!busy("03a5565a1ce70ad8  #2  0/0  0  233  233.0 MiB\n"));
         assert!(busy("03a5565a1ce70ad8  #2  3/5  0  0  0 B\n"));
         assert!(busy("03a5565a1ce70ad8  #2  0/0  0  0  0 B\n13a5565a1ce70ad8  #2  0/0  256  0  0 B\n"));
