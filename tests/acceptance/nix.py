@@ -1,74 +1,35 @@
 """A Nix binary cache: the commands of the manual's page, as they stand there; uploads over s3://, downloads from s3:// and the website.
 
-Debian's Nix leaves out the signing of S3 requests, so a relay on loopback signs what it asks; all else is Nix's own.
+Debian's Nix is built without the signing of S3 requests. programs/nix/sign.c has its libcurl sign them, with the options that a Nix built with
+it sets; so what is asked, and how it is signed, is as from such a Nix. Only where the credentials are looked for differs: in AWS_ACCESS_KEY_ID.
 """
 
 import http.client
-import http.server
 import os
 import pathlib
+import re
 import shutil
 import stat
-import threading
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-
 from checks import ENDPOINT, ENDPOINTS, check, client, data, empty, equal
-from pages import CLIENTS, WORK, answers, block, garage, run, web_endpoint
+from pages import CLIENTS, ROOT, WORK, answers, block, garage, run, web_endpoint
 
 BUCKET = "acceptance-nix"
 MISSING_PATHS = 2000
-ROOT = CLIENTS / "nix" / "root"
+NIX = CLIENTS / "nix" / "root"
 PROGRAMS = WORK / "programs"
 OTHER = next(endpoint for endpoint in ENDPOINTS if endpoint != ENDPOINT)
 SITE = f"http://{BUCKET}.web.garage.localhost:{urllib.parse.urlparse(web_endpoint(OTHER)).port}"
-
-
-class Relay(http.server.BaseHTTPRequestHandler):
-    """Signs a request and sends it on; the answer goes back as it is."""
-
-    protocol_version = "HTTP/1.1"
-    credentials = None
-    target = ENDPOINT
-    seen = []
-
-    def relay(self):
-        length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length)
-        kept = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection", "content-length", "expect", "accept-encoding")}
-        request = AWSRequest(method=self.command, url=Relay.target + self.path, data=body, headers=kept)
-        S3SigV4Auth(Relay.credentials, "s3", "garage").add_auth(request)
-        target = urllib.parse.urlparse(Relay.target)
-        connection = http.client.HTTPConnection(target.hostname, target.port, timeout=300)
-        connection.request(self.command, self.path, body, dict(request.headers))
-        answer = connection.getresponse()
-        content = answer.read()
-        Relay.seen.append((self.command, self.path, answer.status))
-        self.send_response_only(answer.status, answer.reason)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("content-length", "connection", "transfer-encoding"):
-                self.send_header(name, value)
-        length = answer.getheader("Content-Length") if self.command == "HEAD" else None
-        self.send_header("Content-Length", length or str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-        connection.close()
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = relay
-
-    def log_message(self, *_):
-        pass
 
 
 class Store:
     """A Nix store of its own in a directory of the run; both stores have the same path, one after the other."""
 
     folder = WORK / "nix"
+    credentials = {}
 
     def __init__(self, name, settings=""):
         self.state = WORK / f"state-{name}"
@@ -79,6 +40,9 @@ class Store:
             "NIX_STATE_DIR": str(self.state),
             "NIX_LOG_DIR": str(WORK / f"log-{name}"),
             "NIX_CONF_DIR": str(WORK / f"conf-{name}"),
+            "NIX_BIN_DIR": str(PROGRAMS),
+            "SIGN_BELOW": f"{ENDPOINT}/{BUCKET}/",
+            "SIGN_PROVIDER": "aws:amz:garage:s3",
             "NIX_CONFIG": "build-hook =\nsandbox = false\nbuild-users-group =\nexperimental-features = nix-command\nconnect-timeout = 20",
         }
         conf = WORK / f"conf-{name}"
@@ -87,8 +51,12 @@ class Store:
         shutil.rmtree(Store.folder, ignore_errors=True)
         Store.folder.mkdir()
 
+    @staticmethod
+    def sign_with(key, secret):
+        Store.credentials = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}
+
     def sh(self, script):
-        return run("bash", "-euo", "pipefail", "-c", script, cwd=WORK, env=self.environment).strip()
+        return run("bash", "-euo", "pipefail", "-c", script, cwd=WORK, env=self.environment | Store.credentials).strip()
 
 
 def write_program(name, script):
@@ -99,39 +67,48 @@ def write_program(name, script):
 
 def write_programs():
     PROGRAMS.mkdir()
-    libraries = ROOT / "usr/lib/x86_64-linux-gnu"
-    for name in ["nix", "nix-store", "nix-build", "nix-instantiate"]:
-        write_program(name, f'exec "{libraries}/ld-linux-x86-64.so.2" --argv0 {name} --library-path "{libraries}" "{ROOT}/usr/bin/nix" "$@"')
+    signer = WORK / "sign.so"
+    run("cc", "-O1", "-shared", "-fPIC", "-o", signer, ROOT / "tests/acceptance/programs/nix/sign.c")
+    libraries = NIX / "usr/lib/x86_64-linux-gnu"
+    for name in ["nix", "nix-store", "nix-build", "nix-instantiate", "nix-channel", "nix-env"]:
+        loader = f'"{libraries}/ld-linux-x86-64.so.2" --argv0 {name} --library-path "{libraries}" --preload "{signer}"'
+        write_program(name, f'exec {loader} "{NIX}/usr/bin/nix" "$@"')
     write_program("garage", f'exec "{os.environ["DEV_CLUSTER"]}" cli 1 "$@"')
     write_program("mc", f'exec "{CLIENTS}/bin/mc" --config-dir "{WORK}/mc" --quiet "$@"')
 
 
-HELLO = """derivation { name = "hello"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo hello > $out" ]; }"""
-APP = f"""
-let
-  noise = builtins.path {{ path = {WORK}/noise; name = "noise"; }};
+def write_sources():
+    """What is built: paths without references, and closures of three paths each."""
+    for name in ["hello", "hello-again"]:
+        (WORK / f"{name}.nix").write_text(
+            f'derivation {{ name = "{name}"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo hello > $out" ]; }}'
+        )
+    for name in ["app", "app-again"]:
+        (WORK / f"noise-{name}").write_bytes(data(3 << 20))
+        (WORK / f"{name}.nix").write_text(f"""let
+  noise = builtins.path {{ path = {WORK}/noise-{name}; name = "noise"; }};
   library = derivation {{ name = "library"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo ${{noise}} > $out" ]; }};
-in derivation {{ name = "app"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo ${{library}} > $out" ]; }}
-"""
+in derivation {{ name = "{name}"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo ${{library}} > $out" ]; }}
+""")
+    for name in ["notes.txt", "notes-again.txt"]:
+        (WORK / name).write_text(f"{name}\n")
+    (WORK / "large.bin").write_bytes(data(12 << 20))
+    (WORK / "channel").mkdir()
+    (WORK / "channel/default.nix").write_text('"from the channel"\n')
 
 
 def main():
     write_programs()
-    (WORK / "hello.nix").write_text(HELLO)
-    (WORK / "noise").write_bytes(data(3 << 20))
-    (WORK / "app.nix").write_text(APP)
-    (WORK / "channel").mkdir()
-    (WORK / "channel/default.nix").write_text('"from the channel"\n')
-    relay = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Relay)
-    threading.Thread(target=relay.serve_forever, daemon=True).start()
-    relay_at = f"127.0.0.1:{relay.server_port}"
+    write_sources()
+    # What the page calls by its own names.
+    at_node = {"s3://nix": f"s3://{BUCKET}", "localhost:3900": ENDPOINT.removeprefix("http://")}
     builder = Store("builder")
 
     with check("key, bucket, website"):
         exchange = {"bucket create nix": f"bucket create {BUCKET}", "bucket allow nix": f"bucket allow {BUCKET}", "bucket website nix": f"bucket website {BUCKET}"}
         shown = builder.sh(block("nix.md", "setup.sh", exchange))
         key, secret = read_key(shown)
-        Relay.credentials = Credentials(key, secret)
+        Store.sign_with(key, secret)
     with check("mc copies a page, and the website shows it through every node"):
         builder.sh(f"mc alias set garage {ENDPOINT} {key} {secret}")
         builder.sh(block("nix.md", "index.sh", {"garage/nix/": f"garage/{BUCKET}/"}))
@@ -140,41 +117,58 @@ def main():
             equal((body, headers["Content-Type"]), (b"A Nix binary cache\n", "text/html"))
     with check("a signing key"):
         builder.sh(block("nix.md", "keys.sh", {}))
-    exchange = {"s3://nix": f"s3://{BUCKET}", "localhost:3900": relay_at}
-    with check("sign and upload what was built"):
-        builder.sh(block("nix.md", "upload.sh", exchange))
-    with check("sign a closure in the store, and upload it"):
-        builder.sh(block("nix.md", "sign.sh", exchange))
-        hello, app = (builder.sh(f"nix-build {name}.nix --no-out-link") for name in ["hello", "app"])
-        closure = builder.sh(f"nix-store -qR {app}").split()
-        content = pathlib.Path(app).read_text()
-        equal(len(closure), 3)
-    with check("the cache holds narinfos and archives with their types"):
-        narinfo = f"/{pathlib.Path(app).name.split('-')[0]}.narinfo"
-        _, headers, body = answers(200, "GET", web_endpoint() + narinfo, headers={"Host": f"{BUCKET}.web.garage.localhost"})
-        equal((headers["Content-Type"], b"Sig: nix.example.org-1:" in body), ("text/x-nix-narinfo", True))
+    with check("who signs requests with a wrong secret uploads nothing"):
+        Store.sign_with(key, secret[::-1])
+        refused(lambda: builder.sh(block("nix.md", "upload.sh", at_node)), "HTTP error 403")
+    Store.sign_with(key, secret)
+    secret_key = "&secret-key=$PWD/signing-key.sec"
+    with check("upload one path, without and with secret-key"):
+        builder.sh(block("nix.md", "path.sh", at_node))
+        builder.sh(block("nix.md", "path.sh", at_node | {"notes.txt": "notes-again.txt", "region=garage'": f"region=garage'\"{secret_key}\""}))
+        equal([is_signed(builder.sh(f"nix-store --add {name}.txt")) for name in ["notes", "notes-again"]], [False, True])
+    with check("upload what was built, with and without secret-key"):
+        builder.sh(block("nix.md", "upload.sh", at_node))
+        builder.sh(block("nix.md", "upload.sh", at_node | {secret_key: "", "hello.nix": "hello-again.nix"}))
+        hello, hello_again = (builder.sh(f"nix-build {name}.nix --no-out-link") for name in ["hello", "hello-again"])
+        equal([is_signed(path) for path in (hello, hello_again)], [True, False])
+    with check("sign a closure in the store and upload it, and upload one with secret-key"):
+        builder.sh(block("nix.md", "sign.sh", at_node))
+        builder.sh(block("nix.md", "upload.sh", at_node | {"hello.nix": "app-again.nix"}))
+        closures = {}
+        for name in ["app", "app-again"]:
+            path = builder.sh(f"nix-build {name}.nix --no-out-link")
+            closures[path] = builder.sh(f"nix-store -qR {path}").split()
+            equal([is_signed(path) for path in closures[path]], [True] * 3)
+        contents = {path: pathlib.Path(path).read_text() for path in closures}
+    with check("an archive goes up in parts"):
+        parts = {"region=garage'": "region=garage&compression=none&multipart-upload=true&multipart-threshold=5242880'"}
+        builder.sh(block("nix.md", "path.sh", at_node | parts | {"notes.txt": "large.bin"}))
+        large = builder.sh("nix-store --add large.bin")
+        archive = narinfo(large)["URL"]
+        equal(client(aws_access_key_id=key, aws_secret_access_key=secret).head_object(Bucket=BUCKET, Key=archive)["ETag"][-3:], '-3"')
     public = (WORK / "signing-key.pub").read_text().strip()
-    with check("another store substitutes from the website"):
-        settings = block("nix.md", "nix.conf", {"http://nix.web.garage.localhost:3902": SITE, "nix.example.org-1:PUBLIC-KEY": public})
-        reader = Store("reader", settings)
-        reader.sh(f"nix-store -r {app} --option max-jobs 0")
-        equal(pathlib.Path(app).read_text(), content)
-        equal(sorted(reader.sh(f"nix-store -qR {app}").split()), sorted(closure))
-    with check("and from s3://"):
-        reader = Store("s3-reader", f"substituters = s3://{BUCKET}?scheme=http&endpoint={relay_at}&region=garage\ntrusted-public-keys = {public}\n")
-        reader.sh(f"nix-store -r {hello} --option max-jobs 0")
-        equal(pathlib.Path(hello).read_text(), "hello\n")
-    with check("without the key nothing is substituted"):
+    website = block("nix.md", "nix.conf", {"http://nix.web.garage.localhost:3902": SITE, "nix.example.org-1:PUBLIC-KEY": public})
+    bucket = block("nix.md", "nix-s3.conf", at_node | {"nix.example.org-1:PUBLIC-KEY": public})
+    for name, settings in [("website", website), ("s3://", bucket)]:
+        with check(f"another store substitutes from {name}"):
+            reader = Store(f"reader-{len(name)}", settings)
+            for path, closure in closures.items():
+                equal(pathlib.Path(path).exists(), False)
+                reader.sh(f"nix-store -r {path} --option max-jobs 0")
+                equal(pathlib.Path(path).read_text(), contents[path])
+                equal(sorted(reader.sh(f"nix-store -qR {path}").split()), sorted(closure))
+            reader.sh(f"nix-store -r {hello} {large} --option max-jobs 0")
+            equal((pathlib.Path(hello).read_text(), pathlib.Path(large).read_bytes()), ("hello\n", (WORK / "large.bin").read_bytes()))
+    with check("what nobody signed, or a stranger, is not substituted"):
+        refused(lambda: reader.sh(f"nix-store -r {hello_again} --option max-jobs 0"), "signature|cannot build|required")
         stranger = Store("stranger", f"substituters = {SITE}\ntrusted-public-keys =\n")
-        try:
-            stranger.sh(f"nix-store -r {hello} --option max-jobs 0")
-        except AssertionError:
-            equal(pathlib.Path(hello).exists(), False)
-        else:
-            raise AssertionError("it was substituted")
-    with check("a channel"):
-        exchange = {"garage/nix/": f"garage/{BUCKET}/", "http://nix.web.garage.localhost:3902": SITE}
-        equal(reader.sh(block("nix.md", "channel.sh", exchange)).splitlines()[-1], '"from the channel"')
+        refused(lambda: stranger.sh(f"nix-store -r {hello} --option max-jobs 0"), "signature|cannot build|required")
+        equal([pathlib.Path(path).exists() for path in (hello, hello_again)], [False, False])
+    at_site = {"http://nix.web.garage.localhost:3902": SITE}
+    with check("a channel, by fetchTarball and by nix-channel"):
+        reader = Store("channel", website)
+        for name, exchange in [("channel.sh", at_site | {"garage/nix/": f"garage/{BUCKET}/"}), ("nix-channel.sh", at_site)]:
+            equal(reader.sh(block("nix.md", name, exchange)).splitlines()[-1], '"from the channel"')
     with check(f"{MISSING_PATHS} paths that are not there"):
         started = time.monotonic()
         with ThreadPoolExecutor(8) as pool:
@@ -182,10 +176,32 @@ def main():
         equal((len(statuses), set(statuses)), (MISSING_PATHS, {404}))
         print(f"# {MISSING_PATHS / (time.monotonic() - started):.0f} missing paths a second", flush=True)
     with check("clean up"):
-        relay.shutdown()
         empty(client(aws_access_key_id=key, aws_secret_access_key=secret), BUCKET)
         garage("bucket", "delete", "--yes", BUCKET)
         garage("key", "delete", "--yes", key)
+
+
+def refused(call, pattern):
+    """Raises unless the call fails and says so."""
+    try:
+        call()
+    except AssertionError as error:
+        if not re.search(pattern, str(error)):
+            raise
+    else:
+        raise AssertionError("it succeeded")
+
+
+def narinfo(path):
+    """What the cache says of a store path, read over the website."""
+    name = f"/{pathlib.Path(path).name.split('-')[0]}.narinfo"
+    _, headers, body = answers(200, "GET", web_endpoint() + name, headers={"Host": f"{BUCKET}.web.garage.localhost"})
+    equal(headers["Content-Type"], "text/x-nix-narinfo")
+    return dict(line.split(": ", 1) for line in body.decode().splitlines())
+
+
+def is_signed(path):
+    return narinfo(path).get("Sig", "").startswith("nix.example.org-1:")
 
 
 def read_key(shown):
