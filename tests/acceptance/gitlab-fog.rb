@@ -1,7 +1,12 @@
 # What GitLab does through fog-aws, and what its Workhorse does with URLs that fog signs. Each check prints one line.
 #
-# ruby gitlab-fog.rb CONNECTION.yml OTHER_CONNECTION.yml BUCKET
+# GitLab cuts the work in two. Workhorse takes a file from the user and puts it below tmp/: by URLs that Rails has signed where each kind of file
+# has a connection of its own, by the SDK for Go where one connection serves all. Rails then looks at it, copies it to where it belongs, and
+# Workhorse deletes the first. Workhorse compares every ETag with its own MD5, and fails an upload when they differ.
+#
+# ruby gitlab-fog.rb CONNECTION.yml OTHER_CONNECTION.yml BUCKET GO_PROGRAM
 
+require 'English'
 require 'yaml'
 require 'fog/aws'
 require 'net/http'
@@ -13,7 +18,7 @@ require 'rexml/document'
 Excon.defaults[:read_timeout] = 120
 $stdout.sync = true
 
-connection_file, other_file, BUCKET = ARGV
+connection_file, other_file, BUCKET, GO_PROGRAM = ARGV
 def connect(file, **more)
   settings = YAML.safe_load(File.read(file)).transform_keys(&:to_sym).merge(more)
   Fog::Storage.new(settings)
@@ -145,27 +150,88 @@ check('presigned: PUT, HEAD, GET, DELETE') do
   equal(plain('delete', FOG.delete_object_url(BUCKET, 'direct', expires)).code, '204')
   equal(plain('get', url).code, '404')
 end
-check('presigned: parts, completion') do
-  upload = FOG.initiate_multipart_upload(BUCKET, 'direct-parts').body['UploadId']
-  pieces = [LARGE[0, 5 << 20], LARGE[5 << 20, 5 << 20], LARGE[(10 << 20)..]]
-  etags = pieces.each_with_index.map do |piece, index|
-    query = { 'uploadId' => upload, 'partNumber' => index + 1 }
-    url = FOG.signed_url({ method: 'PUT', bucket_name: BUCKET, object_name: 'direct-parts', query: query, headers: {} }, expires)
-    answer = plain('put', url, piece)
-    equal(answer.code, '200')
-    answer['ETag']
-  end
-  url = FOG.signed_url({ method: 'POST', bucket_name: BUCKET, object_name: 'direct-parts', query: { 'uploadId' => upload }, headers: { 'Content-Type' => 'application/xml' } }, expires)
-  parts = etags.each_with_index.map { |etag, index| "<Part><PartNumber>#{index + 1}</PartNumber><ETag>#{etag.gsub('"', '&quot;')}</ETag></Part>" }
-  answer = plain('post', url, "<CompleteMultipartUpload>#{parts.join}</CompleteMultipartUpload>", 'Content-Type' => 'application/xml')
-  equal([answer.code, REXML::Document.new(answer.body).root.name], %w[200 CompleteMultipartUploadResult])
-  equal(DIRECTORY.files.get('direct-parts').body, LARGE)
+# What Rails hands to Workhorse beside the URLs: headers that it has signed, to be sent with each.
+def put_headers
+  { 'Content-Type' => 'application/octet-stream' }
 end
-check('presigned: abort') do
-  upload = FOG.initiate_multipart_upload(BUCKET, 'aborted').body['UploadId']
-  url = FOG.signed_url({ method: 'DELETE', bucket_name: BUCKET, object_name: 'aborted', query: { 'uploadId' => upload }, headers: {} }, expires)
-  equal(plain('delete', url).code, '204')
-  equal(plain('delete', url).code, '404')
+
+def signed(method, key, query = {}, headers = {})
+  FOG.signed_url({ method: method, bucket_name: BUCKET, object_name: key, query: query, headers: headers }, expires)
+end
+
+# Workhorse: a piece goes to its URL; the ETag must be its MD5.
+def put_piece(url, piece)
+  answer = plain('put', url, piece, put_headers)
+  equal([answer.code, answer['ETag']], ['200', "\"#{Digest::MD5.hexdigest(piece)}\""])
+  answer['ETag']
+end
+
+# Workhorse: its XML, in which quotes are numbers; the whole's ETag must be the MD5 of the parts' MD5s.
+def complete(url, etags)
+  parts = etags.each_with_index.map { |etag, index| "<Part><PartNumber>#{index + 1}</PartNumber><ETag>#{etag.gsub('"', '&#34;')}</ETag></Part>" }
+  answer = plain('post', url, "<CompleteMultipartUpload>#{parts.join}</CompleteMultipartUpload>", 'Content-Type' => 'application/xml')
+  root = REXML::Document.new(answer.body).root
+  equal([answer.code, root.name], %w[200 CompleteMultipartUploadResult])
+  whole = Digest::MD5.hexdigest(etags.map { |etag| [etag.delete('"')].pack('H*') }.join)
+  equal(root.elements['ETag'].text.delete('"'), "#{whole}-#{etags.size}")
+end
+
+# Rails: looks at what came, copies it to where it belongs.
+def take_over(temporary, final, content)
+  file = DIRECTORY.files.head(temporary)
+  equal([file.content_length, file.content_type], [content.bytesize, put_headers['Content-Type']])
+  file.copy(BUCKET, final)
+  equal(DIRECTORY.files.get(final).body, content)
+end
+
+# Workhorse: the first is not needed any more.
+def delete_temporary(temporary, final, content)
+  equal(plain('delete', FOG.delete_object_url(BUCKET, temporary, expires)).code, '204')
+  equal([DIRECTORY.files.head(temporary), OTHER.directories.new(key: BUCKET).files.get(final).body], [nil, content])
+end
+
+check('direct upload: one PUT, copied to its place, the first deleted') do
+  temporary = 'tmp/uploads/1'
+  put_piece(FOG.put_object_url(BUCKET, temporary, expires, put_headers), SMALL)
+  take_over(temporary, '@hashed/1', SMALL)
+  delete_temporary(temporary, '@hashed/1', SMALL)
+end
+check('direct upload: other headers than the signed are refused') do
+  url = FOG.put_object_url(BUCKET, 'tmp/uploads/other', expires, put_headers)
+  equal(plain('put', url, SMALL, 'Content-Type' => 'text/html').code, '403')
+  equal(DIRECTORY.files.head('tmp/uploads/other'), nil)
+end
+PIECES = [LARGE[0, 5 << 20], LARGE[5 << 20, 5 << 20], LARGE[(10 << 20)..]].freeze
+check('direct upload: parts, completion, copied to its place, the first deleted') do
+  temporary = 'tmp/uploads/2'
+  upload = FOG.initiate_multipart_upload(BUCKET, temporary, put_headers).body['UploadId']
+  # Rails signs more parts than are used.
+  urls = (1..5).map { |number| signed('PUT', temporary, { 'partNumber' => number, 'uploadId' => upload }, put_headers) }
+  etags = PIECES.zip(urls).map { |piece, url| put_piece(url, piece) }
+  complete(signed('POST', temporary, { 'uploadId' => upload }, { 'Content-Type' => 'application/xml' }), etags)
+  take_over(temporary, '@hashed/2', LARGE)
+  delete_temporary(temporary, '@hashed/2', LARGE)
+  equal(FOG.list_multipart_uploads(BUCKET).body['Upload'], [])
+end
+check('direct upload: broken off, aborted') do
+  temporary = 'tmp/uploads/3'
+  upload = FOG.initiate_multipart_upload(BUCKET, temporary, put_headers).body['UploadId']
+  part = signed('PUT', temporary, { 'partNumber' => 1, 'uploadId' => upload }, put_headers)
+  put_piece(part, PIECES[0])
+  abort = signed('DELETE', temporary, { 'uploadId' => upload })
+  equal(plain('delete', abort).code, '204')
+  equal(plain('delete', abort).code, '404')
+  equal(plain('put', part, PIECES[0], put_headers).code, '404')
+  equal([FOG.list_multipart_uploads(BUCKET).body['Upload'], DIRECTORY.files.head(temporary)], [[], nil])
+end
+check('direct upload by the SDK for Go, as with one connection for all') do
+  [SMALL, LARGE].each_with_index do |content, index|
+    temporary = "tmp/uploads/go-#{index}"
+    IO.popen([GO_PROGRAM, 'put', BUCKET, temporary], 'wb') { |stdin| stdin.write(content) }
+    equal($CHILD_STATUS.success?, true)
+    take_over(temporary, "@hashed/go-#{index}", content)
+    delete_temporary(temporary, "@hashed/go-#{index}", content)
+  end
 end
 check('a URL that was changed is refused') do
   url = FOG.get_object_url(BUCKET, 'small', expires)

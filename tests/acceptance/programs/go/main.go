@@ -1,6 +1,6 @@
 // What programs do with the AWS SDK for Go (v2) and with minio-go: each check prints one line.
 //
-// main SDK BUCKET, SDK is aws or minio; the access key and the endpoint come from the AWS variables and ENDPOINT.
+// main SDK BUCKET, SDK is aws or minio; main put BUCKET KEY uploads what it reads, of whatever length. The access key and the endpoint come from the AWS variables and ENDPOINT.
 package main
 
 import (
@@ -94,18 +94,34 @@ func main() {
 		withAws(ctx, os.Args[2])
 	case "minio":
 		withMinio(ctx, os.Args[2])
+	case "put":
+		put(ctx, os.Args[2], os.Args[3])
 	}
 }
 
-func withAws(ctx context.Context, bucket string) {
+func awsClient(ctx context.Context) *s3.Client {
 	settings, err := config.LoadDefaultConfig(ctx, config.WithRegion(region))
 	if err != nil {
 		panic(err)
 	}
-	client := s3.NewFromConfig(settings, func(options *s3.Options) {
+	return s3.NewFromConfig(settings, func(options *s3.Options) {
 		options.BaseEndpoint = aws.String(os.Getenv("ENDPOINT"))
 		options.UsePathStyle = true
 	})
+}
+
+func put(ctx context.Context, bucket, key string) {
+	// Only to be read: the uploader would seek in a file, and a pipe refuses that.
+	body := io.MultiReader(os.Stdin)
+	input := &s3.PutObjectInput{Bucket: aws.String(bucket), Key: aws.String(key), Body: body, ContentType: aws.String("application/octet-stream")}
+	if _, err := manager.NewUploader(awsClient(ctx)).Upload(ctx, input); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func withAws(ctx context.Context, bucket string) {
+	client := awsClient(ctx)
 	key := func(size int) *string { return aws.String(fmt.Sprintf("sizes/%d", size)) }
 	contents := map[int][]byte{}
 	name := aws.String(bucket)
