@@ -77,6 +77,25 @@ check_fails "a wrong secret" SignatureDoesNotMatch env AWS_SECRET_ACCESS_KEY=wro
 check_fails "an unknown key" "InvalidAccessKeyId|AccessDenied" env AWS_ACCESS_KEY_ID=GKunknown "$AWS_CLI" --endpoint-url "$ENDPOINT" s3 ls "s3://$bucket"
 check_fails "removing a bucket with objects" BucketNotEmpty aws s3 rb "s3://$bucket"
 
+kept=$bucket-versions
+check "make another bucket" aws s3 mb "s3://$kept"
+check "it keeps versions" api put-bucket-versioning --bucket "$kept" --versioning-configuration Status=Enabled
+for number in 1 2; do
+    echo "$number" >"version$number"
+    check "write version $number" aws s3 cp --no-progress "version$number" "s3://$kept/file"
+done
+check "remove the file" aws s3 rm "s3://$kept/file"
+check_fails "it is gone" "404|NoSuchKey" api head-object --bucket "$kept" --key file
+check_prints "two versions and a marker are there" $'2\t1' api list-object-versions --bucket "$kept" --query '[length(Versions), length(DeleteMarkers)]'
+check "get the first" api get-object --bucket "$kept" --key file old --version-id "$(api list-object-versions --bucket "$kept" --query 'Versions[1].VersionId')"
+check_same "it is the first" version1 old
+check "remove the marker" api delete-object --bucket "$kept" --key file --version-id "$(api list-object-versions --bucket "$kept" --query 'DeleteMarkers[0].VersionId')"
+check "get the file again" aws s3 cp --no-progress "s3://$kept/file" newest
+check_same "it is the second" version2 newest
+check "delete both versions" api delete-objects --bucket "$kept" \
+    --delete "$(aws s3api list-object-versions --bucket "$kept" --output json --query '{Objects: Versions[].{Key: Key, VersionId: VersionId}}')"
+check "remove that bucket" aws s3 rb "s3://$kept"
+
 check "delete an object" api delete-object --bucket "$bucket" --key meta
 check "delete it again" api delete-object --bucket "$bucket" --key meta
 check_prints "delete several" $'tree/c\ntree/d' lines_of delete-objects --bucket "$bucket" --delete 'Objects=[{Key=tree/c},{Key=tree/d}]' --query 'Deleted[].[Key]'

@@ -1,4 +1,4 @@
-# mc: mirror, cp, cat, pipe, stat, find, share, rm.
+# mc: mirror, cp, cat, pipe, stat, find, share, versions, rm.
 source "$(dirname "$0")/lib.sh"
 
 bucket=acceptance-mc
@@ -47,7 +47,23 @@ check_prints "as many files as here" "$(find tree -type f | wc -l)" line_count l
 mc alias set wrong "$ENDPOINT" "$AWS_ACCESS_KEY_ID" wrongwrongwrongwrong --api S3v4 --path on >/dev/null
 check_fails "a wrong secret" "signature|does not match" mc ls wrong
 check_fails "removing a bucket with objects" "not empty" mc rb "garage/$bucket"
+check "keep versions" mc version enable "garage/$bucket"
+for number in 1 2; do
+    echo "$number" >"version$number"
+    check "write version $number" mc cp "version$number" "garage/$bucket/versioned"
+done
+check "rm leaves a marker" mc rm "garage/$bucket/versioned"
+check_fails "the file is gone" "does not exist|not exist|not found|delete marker" mc cat "garage/$bucket/versioned"
+check_prints "two versions and a marker are there" 3 line_count ls --versions "garage/$bucket/versioned"
+check "cat the first" mc_to old cat --version-id "$(field versionId ls --versions "garage/$bucket/versioned")" "garage/$bucket/versioned"
+check_same "it is the first" version1 old
+check "undo the removal" mc undo "garage/$bucket/versioned"
+check "cat" mc_to newest cat "garage/$bucket/versioned"
+check_same "it is the second" version2 newest
+check "rm all versions" mc rm --versions --force "garage/$bucket/versioned"
+check "none is left" test -z "$(mc ls --versions "garage/$bucket/versioned" 2>/dev/null)"
+check "keep no more versions" mc version suspend "garage/$bucket"
 check "rm" mc rm "garage/$bucket/meta"
-check "rm all" mc rm --recursive --force "garage/$bucket/tree"
+check "rm all" mc rm --recursive --versions --force "garage/$bucket/tree"
 check "remove the bucket with the rest" mc rb --force "garage/$bucket"
 check_fails "the bucket is gone" "does not exist|not exist" mc ls "garage/$bucket"

@@ -149,6 +149,21 @@ with check("a bucket name out of rules is refused"):
 with check("removing a bucket with objects is refused"):
     refuses(lambda: s3.delete_bucket(Bucket=BUCKET), 409, "BucketNotEmpty")
 
+with check("versions"):
+    kept = f"{BUCKET}-versions"
+    s3.create_bucket(Bucket=kept)
+    s3.put_bucket_versioning(Bucket=kept, VersioningConfiguration={"Status": "Enabled"})
+    first, second = (s3.put_object(Bucket=kept, Key="file", Body=body)["VersionId"] for body in [b"first", b"second"])
+    marker = s3.delete_object(Bucket=kept, Key="file")["VersionId"]
+    refuses(lambda: s3.get_object(Bucket=kept, Key="file"), 404, "NoSuchKey")
+    equal(s3.get_object(Bucket=kept, Key="file", VersionId=first)["Body"].read(), b"first")
+    found = s3.list_object_versions(Bucket=kept)
+    equal([entry["VersionId"] for entry in found["Versions"] + found["DeleteMarkers"]], [second, first, marker])
+    s3.delete_object(Bucket=kept, Key="file", VersionId=marker)
+    equal(s3.get_object(Bucket=kept, Key="file")["Body"].read(), b"second")
+    answer = s3.delete_objects(Bucket=kept, Delete={"Objects": [{"Key": "file", "VersionId": version} for version in (first, second)]})
+    equal((len(answer["Deleted"]), answer.get("Errors")), (2, None))
+    s3.delete_bucket(Bucket=kept)
 with check("delete, and delete again"):
     s3.delete_object(Bucket=BUCKET, Key="meta")
     refuses(lambda: s3.head_object(Bucket=BUCKET, Key="meta"), 404)

@@ -1,4 +1,4 @@
-# rclone: sync there and back, check by hash and by download, server-side copy and move, purge.
+# rclone: sync there and back, check by hash and by download, server-side copy and move, old versions, purge.
 source "$(dirname "$0")/lib.sh"
 
 bucket=acceptance-rclone
@@ -16,6 +16,8 @@ rc() { rclone --retries 1 --low-level-retries 1 "$@"; }
 rc_to() { rc "${@:2}" >"$1"; }
 copied_count() { rc sync -v "$@" 2>&1 | grep -c Copied || true; }
 object_count() { rc size --json "$1" | sed 's/.*"count":\([0-9]*\).*/\1/'; }
+# What the old versions hold.
+versions() { rc lsf --s3-versions "garage:$kept" | while read -r name; do rc cat --s3-versions "garage:$kept/$name"; done | sort; }
 modified() { rc lsl "$1" | awk '{ print $2, substr($3, 1, 8) }'; }
 
 for size in "${SIZES[@]}"; do make_data "$size" "tree/size/$size"; done
@@ -48,6 +50,20 @@ check "sync removes what is gone" rc sync tree "garage:$bucket/tree"
 check "check after removal" rc check tree "garage:$bucket/tree"
 check "move on the server" rc moveto "garage:$bucket/copied" "garage:$bucket/moved"
 check_prints "it is under its new name" moved rc lsf --files-only "garage:$bucket" --include "*ed"
+kept=$bucket-versions
+check "make another bucket" rc mkdir "garage:$kept"
+check_prints "it keeps versions" Enabled rc backend versioning "garage:$kept" Enabled
+for number in 1 2; do
+    echo "$number" >"version$number"
+    check "write version $number" rc copyto "version$number" "garage:$kept/file"
+done
+check "delete the file" rc deletefile "garage:$kept/file"
+check_prints "it is gone" "" rc lsf "garage:$kept"
+check_prints "both versions are there" $'1\n2' versions
+check "remove old versions" rc backend cleanup-hidden "garage:$kept"
+check_prints "none is left" "" versions
+check "remove that bucket" rc rmdir "garage:$kept"
+
 check_fails "a bucket that is not there" "not found" rc lsf garage:acceptance-absent
 check_fails "a wrong secret" "403|SignatureDoesNotMatch|Forbidden" env AWS_SECRET_ACCESS_KEY=wrong rclone --retries 1 --low-level-retries 1 lsf "garage:$bucket"
 check "purge" rc purge "garage:$bucket"

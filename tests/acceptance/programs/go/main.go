@@ -218,14 +218,43 @@ func withAws(ctx context.Context, bucket string) {
 		}
 		return wants(count, len(sizes)+3)
 	})
+	check("versions", func() error {
+		kept := types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled}
+		_, err := client.PutBucketVersioning(ctx, &s3.PutBucketVersioningInput{Bucket: name, VersioningConfiguration: &kept})
+		key := aws.String("versioned")
+		write := func(content string) *string {
+			answer, failure := client.PutObject(ctx, &s3.PutObjectInput{Bucket: name, Key: key, Body: strings.NewReader(content)})
+			if failure != nil {
+				err = errors.Join(err, failure)
+				return nil
+			}
+			return answer.VersionId
+		}
+		first, _ := write("first"), write("second")
+		marker, failure := client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: name, Key: key})
+		if err := errors.Join(err, failure); err != nil {
+			return err
+		}
+		read := func(version *string, expected string) error {
+			answer, err := client.GetObject(ctx, &s3.GetObjectInput{Bucket: name, Key: key, VersionId: version})
+			if err != nil {
+				return err
+			}
+			found, err := readAll(answer.Body)
+			return errors.Join(err, wants(string(found), expected))
+		}
+		err = errors.Join(wants(codeOf(read(nil, "")), "NoSuchKey"), read(first, "first"))
+		_, failure = client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: name, Key: key, VersionId: marker.VersionId})
+		return errors.Join(err, failure, read(nil, "second"))
+	})
 	check("delete everything", func() error {
-		list, err := client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: name})
+		list, err := client.ListObjectVersions(ctx, &s3.ListObjectVersionsInput{Bucket: name})
 		if err != nil {
 			return err
 		}
 		var all []types.ObjectIdentifier
-		for _, entry := range list.Contents {
-			all = append(all, types.ObjectIdentifier{Key: entry.Key})
+		for _, entry := range list.Versions {
+			all = append(all, types.ObjectIdentifier{Key: entry.Key, VersionId: entry.VersionId})
 		}
 		answer, err := client.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: name, Delete: &types.Delete{Objects: all}})
 		if err != nil {
@@ -330,8 +359,40 @@ func withMinio(ctx context.Context, bucket string) {
 		}
 		return wants(count, len(contents)+2)
 	})
+	check("versions", func() error {
+		err := client.EnableVersioning(ctx, bucket)
+		write := func(content string) string {
+			info, failure := client.PutObject(ctx, bucket, "versioned", strings.NewReader(content), int64(len(content)), minio.PutObjectOptions{})
+			err = errors.Join(err, failure)
+			return info.VersionID
+		}
+		first, second := write("first"), write("second")
+		if err := errors.Join(err, client.RemoveObject(ctx, bucket, "versioned", minio.RemoveObjectOptions{})); err != nil {
+			return err
+		}
+		_, missing := client.StatObject(ctx, bucket, "versioned", minio.StatObjectOptions{})
+		err = wants(minio.ToErrorResponse(missing).Code, "NoSuchKey")
+		marker := ""
+		for entry := range client.ListObjects(ctx, bucket, minio.ListObjectsOptions{Prefix: "versioned", WithVersions: true}) {
+			if entry.IsDeleteMarker {
+				marker = entry.VersionID
+			} else {
+				err = errors.Join(err, entry.Err, wants(entry.VersionID == first || entry.VersionID == second, true))
+			}
+		}
+		read := func(version, expected string) error {
+			object, err := client.GetObject(ctx, bucket, "versioned", minio.GetObjectOptions{VersionID: version})
+			if err != nil {
+				return err
+			}
+			found, err := io.ReadAll(object)
+			return errors.Join(err, wants(string(found), expected))
+		}
+		err = errors.Join(err, read(first, "first"))
+		return errors.Join(err, client.RemoveObject(ctx, bucket, "versioned", minio.RemoveObjectOptions{VersionID: marker}), read("", "second"))
+	})
 	check("delete everything", func() error {
-		entries := client.ListObjects(ctx, bucket, minio.ListObjectsOptions{Recursive: true})
+		entries := client.ListObjects(ctx, bucket, minio.ListObjectsOptions{Recursive: true, WithVersions: true})
 		for failure := range client.RemoveObjects(ctx, bucket, entries, minio.RemoveObjectsOptions{}) {
 			return failure.Err
 		}

@@ -67,9 +67,21 @@ await check("list in pages", async () => {
   for await (const page of s3.paginateListObjectsV2({ client, pageSize: 3 }, { Bucket })) count += page.Contents?.length ?? 0;
   assert.equal(count, sizes.length + 3);
 });
+await check("versions", async () => {
+  await client.send(new s3.PutBucketVersioningCommand({ Bucket, VersioningConfiguration: { Status: "Enabled" } }));
+  const Key = "versioned";
+  const first = (await client.send(new s3.PutObjectCommand({ Bucket, Key, Body: "first" }))).VersionId;
+  await client.send(new s3.PutObjectCommand({ Bucket, Key, Body: "second" }));
+  const marker = (await client.send(new s3.DeleteObjectCommand({ Bucket, Key }))).VersionId;
+  await assert.rejects(client.send(new s3.GetObjectCommand({ Bucket, Key })), { name: "NoSuchKey" });
+  const content = async (VersionId) => (await client.send(new s3.GetObjectCommand({ Bucket, Key, VersionId }))).Body.transformToString();
+  assert.equal(await content(first), "first");
+  await client.send(new s3.DeleteObjectCommand({ Bucket, Key, VersionId: marker }));
+  assert.equal(await content(), "second");
+});
 await check("delete everything", async () => {
-  const list = await client.send(new s3.ListObjectsV2Command({ Bucket }));
-  const Objects = list.Contents.map(({ Key }) => ({ Key }));
+  const list = await client.send(new s3.ListObjectVersionsCommand({ Bucket }));
+  const Objects = list.Versions.map(({ Key, VersionId }) => ({ Key, VersionId }));
   assert.deepEqual((await client.send(new s3.DeleteObjectsCommand({ Bucket, Delete: { Objects } }))).Errors ?? [], []);
   await client.send(new s3.DeleteBucketCommand({ Bucket }));
 });
