@@ -133,6 +133,13 @@ pub struct Cluster {
     slots: Vec<Slot>,
 }
 
+/// The network holds the nodes' services, which hold the network: without this no node's memory would ever come back.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        (0..self.slots.len()).for_each(|index| self.crash(index));
+    }
+}
+
 /// How long the simulation waits, in virtual time, for what must come about by itself.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long replicas may differ once nothing is wrong any more. What a node missed without having been away (its disk was full, a message was
