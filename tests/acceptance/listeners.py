@@ -3,6 +3,7 @@
 A node of its own.
 """
 
+import json
 import os
 import ssl
 import stat
@@ -92,6 +93,17 @@ def main():
         equal(s3.get_object(Bucket=BUCKET, Key="large")["Body"].read(), content)
     with check("and without, as before"):
         answers(403, "GET", f"http://127.0.0.1:{port(PLAIN['s3_api'])}/{BUCKET}")
+    with check("a policy may ask for TLS, and for which"):
+        modern = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{BUCKET}/*"}
+        modern["Condition"] = {"NumericGreaterThanEquals": {"s3:TlsVersion": "1.3"}, "Bool": {"aws:SecureTransport": "true"}}
+        s3.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps({"Version": "2012-10-17", "Statement": [modern]}))
+        resolve = f"{NAME}:{port(SECURE['s3_api'])}:127.0.0.1"
+        url = f"https://{NAME}:{port(SECURE['s3_api'])}/{BUCKET}/index.html"
+        for version, status in [("1.2", "403"), ("1.3", "200")]:
+            tls = [f"--tlsv{version}", "--tls-max", version, "--cacert", certificate, "--resolve", resolve]
+            equal(run("curl", "-sS", *tls, "-o", "/dev/null", "-w", "%{http_code}", url), status)
+        answers(403, "GET", f"http://127.0.0.1:{port(PLAIN['s3_api'])}/{BUCKET}/index.html")
+        s3.delete_bucket_policy(Bucket=BUCKET)
     with check("the admin interface over TLS"):
         first = trusting(certificate.read_text())
         equal(get(port(SECURE["admin"]), NAME, "/health", first)[0], 200)

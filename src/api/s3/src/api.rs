@@ -114,8 +114,8 @@ impl S3Api {
         let key = lookup.found.into_inner().filter(|_| authenticated.form != AuthForm::Anonymous);
         let key = key.map(|key| caller.get_or_init(|| key).clone());
         let (form, signed_at_ms) = (authenticated.form, authenticated.signed_at_ms);
-        let (client_address, is_encrypted) = origin(context.peer, context.secure, &parts.headers, &self.trusted_proxies);
-        let sender = Sender { address: client_address, is_encrypted, form, signed_at_ms };
+        let (client_address, is_encrypted) = origin(context.peer, context.tls.is_some(), &parts.headers, &self.trusted_proxies);
+        let sender = Sender { address: client_address, is_encrypted, tls: context.tls.filter(|_| is_encrypted), form, signed_at_ms };
         let body = IncomingBody::of_request(stream, parts.headers.clone(), authenticated.payload, self.services.runtime.clone());
         let client_waits = parts.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let base_url = base_url(&parts, &address);
@@ -170,8 +170,8 @@ impl S3Api {
             headers.insert("x-amz-expected-bucket-owner", owner.clone());
         }
         let body = IncomingBody::of_form(file.within(sizes), headers.clone(), self.services.runtime.clone());
-        let (client_address, is_encrypted) = origin(context.peer, context.secure, &parts.headers, &self.trusted_proxies);
-        let sender = Sender { address: client_address, is_encrypted, form, signed_at_ms: None };
+        let (client_address, is_encrypted) = origin(context.peer, context.tls.is_some(), &parts.headers, &self.trusted_proxies);
+        let sender = Sender { address: client_address, is_encrypted, tls: context.tls.filter(|_| is_encrypted), form, signed_at_ms: None };
         let (query, base_url) = (Query::default(), base_url(parts, address));
         let request = Request { headers, query, key, sender, trace, now_ms, client_waits: false, base_url };
         let needed = object_actions(ObjectOperation::PutObject, &request);

@@ -280,7 +280,9 @@ fn facts_of(request: &Request) -> Facts {
     let header = |name: &str| request.headers.get(name).and_then(|value| std::str::from_utf8(value.as_bytes()).ok());
     for name in HEADER_FACTS {
         if let Some(value) = header(name) {
-            facts.add(&format!("s3:{name}"), value.trim().trim_start_matches('/'));
+            let value = value.trim();
+            // A source is the same with and without the slash before its bucket.
+            facts.add(&format!("s3:{name}"), if name == "x-amz-copy-source" { value.trim_start_matches('/') } else { value });
         }
     }
     for (name, key) in
@@ -329,6 +331,9 @@ fn add_sender(facts: &mut Facts, request: &Request) {
         facts.add("aws:SourceIp", address.to_string());
     }
     facts.add("aws:SecureTransport", sender.is_encrypted.to_string());
+    if let Some(version) = sender.tls {
+        facts.add("s3:TlsVersion", version.number());
+    }
     facts.add("aws:CurrentTime", iso8601(request.now_ms));
     facts.add("aws:EpochTime", (request.now_ms / 1000).to_string());
     match &request.key {

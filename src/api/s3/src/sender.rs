@@ -4,7 +4,10 @@
 
 use std::net::IpAddr;
 
-use garage_api_common::{http::Peer, sigv4::AuthForm};
+use garage_api_common::{
+    http::{Peer, TlsVersion},
+    sigv4::AuthForm,
+};
 use garage_util::config::Subnet;
 use http::HeaderMap;
 
@@ -15,6 +18,8 @@ pub struct Sender {
     pub address: Option<IpAddr>,
     /// Whether nobody on the way could read it.
     pub is_encrypted: bool,
+    /// The TLS it came over, where it was this server that spoke it.
+    pub tls: Option<TlsVersion>,
     /// How it was signed.
     pub form: AuthForm,
     /// In milliseconds since 1970.

@@ -18,7 +18,7 @@ const REQUEST_TAG: &str = "s3:requestobjecttag/";
 const GRANT: &str = "s3:x-amz-grant-";
 
 /// Keys that may stand in a condition, lower-case; those with a name after a slash are apart.
-const KEYS: &[&str] = &[
+pub const CONDITION_KEYS: &[&str] = &[
     "aws:currenttime",
     "aws:epochtime",
     "aws:principalaccount",
@@ -75,7 +75,7 @@ pub fn canonical_key(key: &str) -> String {
 fn is_known(key: &str) -> bool {
     let has_name = |family: &str| key.strip_prefix(family).is_some_and(|name| !name.is_empty());
     let grants = ["read", "write", "read-acp", "write-acp", "full-control"];
-    KEYS.contains(&key)
+    CONDITION_KEYS.contains(&key)
         || has_name(EXISTING_TAG)
         || has_name(REQUEST_TAG)
         || key.strip_prefix(GRANT).is_some_and(|name| grants.contains(&name))

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use actions::Action;
 use condition::Condition;
-pub use condition::canonical_key;
+pub use condition::{CONDITION_KEYS, canonical_key};
 pub use parse::{POLICY_MAX_BYTES, PolicyError};
 use pattern::Pattern;
 

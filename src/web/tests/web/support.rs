@@ -112,7 +112,7 @@ impl Sites {
             request = request.header(*name, *value);
         }
         let ids = RequestIds { request_id: "R".into(), host_id: "H".into() };
-        let connection = Connection { peer: Peer::Unix, secure: false, ids };
+        let connection = Connection { peer: Peer::Unix, tls: None, ids };
         let response = Arc::new(server).serve(request.body(RequestBody::none(runtime)).unwrap(), connection).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Body, HttpService, Peer, RequestBody, RequestContext, RequestIds, ServerOptions,
+    Body, HttpService, Peer, RequestBody, RequestContext, RequestIds, ServerOptions, TlsVersion,
     io::{ConnectionIo, Protocol},
     stream::Accepted,
     tls::handshake,
@@ -147,8 +147,7 @@ pub(super) async fn run(shared: Arc<Shared>, stream: Accepted, peer: Peer) {
             return;
         }
     };
-    let secure = shared.options.tls.is_some();
-    let service = ConnectionService { shared: shared.clone(), activity: activity.clone(), peer, secure };
+    let service = ConnectionService { shared: shared.clone(), activity: activity.clone(), peer, tls: io.tls_version() };
     let io = TokioIo::new(io);
     match protocol {
         // Its answers say that it closes; a shutdown of its own would close it at once where no request has come yet.
@@ -255,7 +254,7 @@ struct ConnectionService {
     shared: Arc<Shared>,
     activity: Arc<Activity>,
     peer: Peer,
-    secure: bool,
+    tls: Option<TlsVersion>,
 }
 
 impl Service<Request<Incoming>> for ConnectionService {
@@ -266,7 +265,7 @@ impl Service<Request<Incoming>> for ConnectionService {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = self.activity.begin();
         let ids = RequestIds::generate(&self.shared.runtime, &self.shared.options.host_id);
-        let context = RequestContext { peer: self.peer, secure: self.secure, ids: ids.clone() };
+        let context = RequestContext { peer: self.peer, tls: self.tls, ids: ids.clone() };
         let runtime = self.shared.runtime.clone();
         let client_waits =
             request.headers().get(header::EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::stream::Accepted;
+use super::{TlsVersion, stream::Accepted};
 use crate::limits::WRITE_STALL_TIMEOUT;
 
 /// How long a closing connection goes on reading what the client had already sent.
@@ -44,6 +44,11 @@ struct Linger {
 }
 
 impl ConnectionIo {
+    /// The TLS that its bytes come through.
+    pub(super) fn tls_version(&self) -> Option<TlsVersion> {
+        self.stream.tls_version()
+    }
+
     /// Reads just enough to tell the protocol. Waits for the client's first bytes: put a time-out around it.
     pub(super) async fn sniff(mut stream: Accepted) -> io::Result<(ConnectionIo, Protocol)> {
         let mut buffer = [0; HTTP2_PREFACE.len()];

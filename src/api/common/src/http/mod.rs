@@ -75,13 +75,32 @@ pub enum Peer {
     Unix,
 }
 
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+impl TlsVersion {
+    /// As policies name it (AWS S3 User Guide, condition key `s3:TlsVersion`).
+    pub fn number(self) -> &'static str {
+        match self {
+            TlsVersion::Tls12 => "1.2",
+            TlsVersion::Tls13 => "1.3",
+        }
+    }
+}
+
 /// What the shell knows of a request.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
     /// The other end.
     pub peer: Peer,
-    /// It came over TLS.
-    pub secure: bool,
+    /// The TLS it came over, if it did.
+    pub tls: Option<TlsVersion>,
     /// The request's ids; the shell puts them into the headers of every answer.
     pub ids: RequestIds,
 }

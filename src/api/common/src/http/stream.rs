@@ -10,7 +10,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::{rustls::ProtocolVersion, server::TlsStream};
+
+use super::TlsVersion;
 
 /// An accepted connection.
 pub(super) enum Accepted {
@@ -20,6 +22,14 @@ pub(super) enum Accepted {
 }
 
 impl Accepted {
+    /// The TLS that it speaks. Those before 1.2 are refused by rustls.
+    pub(super) fn tls_version(&self) -> Option<TlsVersion> {
+        let Accepted::Tls(stream) = self else { return None };
+        Some(match stream.get_ref().1.protocol_version() {
+            Some(ProtocolVersion::TLSv1_3) => TlsVersion::Tls13,
+            _ => TlsVersion::Tls12,
+        })
+    }
     fn reader(&mut self) -> Pin<&mut (dyn AsyncRead + Send + Unpin)> {
         match self {
             Accepted::Tcp(stream) => Pin::new(stream),

@@ -151,7 +151,7 @@ impl Site {
         let runtime = self.cluster.node(self.turn).cluster.runtime().clone();
         let request = self.signed(ask).body(RequestBody::whole(ask.body.clone(), runtime.clone())).unwrap();
         let ids = RequestIds::generate(&runtime, "sim");
-        let connection = Connection { peer: Peer::Tcp(([192, 0, 2, 1], 1).into()), secure: false, ids };
+        let connection = Connection { peer: Peer::Tcp(([192, 0, 2, 1], 1).into()), tls: None, ids };
         let response = self.apis[self.turn].clone().serve(request, connection).await;
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap_or_else(|error| panic!("the body breaks off: {error}; {ask:?}")).to_bytes();

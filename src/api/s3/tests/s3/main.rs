@@ -5,6 +5,7 @@ mod any_node;
 mod buckets;
 mod client;
 mod codes;
+mod conditions;
 mod copies;
 mod cors;
 mod documented;
