@@ -49,6 +49,15 @@ class Move:
             raise AssertionError(f"exit {done.returncode}: {done.stdout[-1500:]}")
         return done.stdout
 
+    def is_made(self):
+        try:
+            new_side.head_bucket(Bucket=self.new)
+            return True
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                raise
+            return False
+
     def count(self):
         return sum(page["KeyCount"] for page in new_side.get_paginator("list_objects_v2").paginate(Bucket=self.new))
 
@@ -80,7 +89,8 @@ class Move:
         process = subprocess.Popen([*self.command, "--workers", "1", f"{self.old}={self.new}"], env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 300
         try:
-            while not any(bucket["Name"] == self.new for bucket in new_side.list_buckets()["Buckets"]) or self.count() < 20:
+            # Not whether it is listed: that it is while it is being made, too.
+            while not self.is_made() or self.count() < 20:
                 if deadline < time.monotonic() or process.poll() is not None:
                     raise AssertionError("nothing was copied")
                 time.sleep(0.05)
