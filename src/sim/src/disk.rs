@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::Bound,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -26,6 +27,11 @@ struct Files {
     now: BTreeMap<PathBuf, File>,
     durable: BTreeMap<PathBuf, File>,
     full: bool,
+}
+
+/// The files below a directory, at any depth: paths are ordered by their components, so they stand together.
+fn under<'a>(files: &'a BTreeMap<PathBuf, File>, dir: &'a Path) -> impl Iterator<Item = (&'a PathBuf, &'a File)> {
+    files.range::<Path, _>((Bound::Included(dir), Bound::Unbounded)).take_while(move |(path, _)| path.starts_with(dir))
 }
 
 /// The disk; outlives its node.
@@ -103,8 +109,10 @@ impl Disk for SimDisk {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut files = self.0.lock();
         let Files { now, durable, .. } = &mut *files;
-        durable.retain(|path, _| path.parent() != Some(dir));
-        for (path, file) in now.iter().filter(|(path, _)| path.parent() == Some(dir)) {
+        let is_entry = |path: &Path| path.parent() == Some(dir);
+        let gone: Vec<PathBuf> = under(durable, dir).map(|(path, _)| path).filter(|path| is_entry(path)).cloned().collect();
+        gone.iter().for_each(|path| drop(durable.remove(path)));
+        for (path, file) in under(now, dir).filter(|(path, _)| is_entry(path)) {
             let torn = || Arc::new(file.content[..file.content.len() / 2].to_vec());
             let content = if file.synced { file.content.clone() } else { torn() };
             durable.insert(path.clone(), File { content, synced: true });
@@ -129,8 +137,8 @@ impl Disk for SimDisk {
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         let files = self.0.lock();
-        let child = |path: &PathBuf| Some(dir.join(path.strip_prefix(dir).ok()?.components().next()?));
-        let mut children: Vec<PathBuf> = files.now.keys().filter_map(child).collect();
+        let child = |(path, _): (&PathBuf, &File)| Some(dir.join(path.strip_prefix(dir).ok()?.components().next()?));
+        let mut children: Vec<PathBuf> = under(&files.now, dir).filter_map(child).collect();
         children.dedup();
         Ok(children)
     }
