@@ -119,7 +119,8 @@ impl S3Api {
         let body = IncomingBody::of_request(stream, parts.headers.clone(), authenticated.payload, self.services.runtime.clone());
         let client_waits = parts.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
         let base_url = base_url(&parts, &address);
-        let request = Request { headers: all_headers, query, key, sender, trace, now_ms, client_waits, base_url };
+        let creates_object = operation.creates_object();
+        let request = Request { headers: all_headers, query, key, sender, trace, now_ms, client_waits, creates_object, base_url };
         match operation {
             Operation::Preflight => Err(S3Error::of(ErrorCode::AccessForbidden)),
             Operation::ListBuckets => buckets::list_buckets(&self.services, &request).await,
@@ -173,7 +174,8 @@ impl S3Api {
         let (client_address, is_encrypted) = origin(context.peer, context.tls.is_some(), &parts.headers, &self.trusted_proxies);
         let sender = Sender { address: client_address, is_encrypted, tls: context.tls.filter(|_| is_encrypted), form, signed_at_ms: None };
         let (query, base_url) = (Query::default(), base_url(parts, address));
-        let request = Request { headers, query, key, sender, trace, now_ms, client_waits: false, base_url };
+        let creates_object = Some(true);
+        let request = Request { headers, query, key, sender, trace, now_ms, client_waits: false, creates_object, base_url };
         let needed = object_actions(ObjectOperation::PutObject, &request);
         let target = self.authorize(&request, bucket_name, object_key, &needed).await?;
         let put = put::put_object(&self.services, &target, &request, body).await?;

@@ -294,6 +294,9 @@ fn facts_of(request: &Request) -> Facts {
     {
         request.query.get(name).into_iter().for_each(|value| facts.add(key, value));
     }
+    if let Some(creates) = request.creates_object {
+        facts.add("s3:ObjectCreationOperation", creates.to_string());
+    }
     // Headers that make no sense are refused later, whatever a policy says.
     if let Ok(tags) = tagging::of_header(&request.headers) {
         add_tags(&mut facts, &tags);

@@ -57,6 +57,8 @@ pub struct Request {
     pub now_ms: u64,
     /// The client waits for `100 Continue`: refuse what can be refused before its body is asked for.
     pub client_waits: bool,
+    /// Of requests that write: whether they make an object, other than those that begin an upload or send a part of one.
+    pub creates_object: Option<bool>,
     /// Where the bucket is, as the client addressed it: scheme, host, and the bucket if it stands in the path.
     pub base_url: String,
 }

@@ -72,6 +72,23 @@ pub enum ObjectOperation {
     PutObjectLegalHold,
 }
 
+impl Operation {
+    /// Whether it has a source (`x-amz-copy-source`).
+    pub fn is_copy(&self) -> bool {
+        matches!(self, Operation::Object(_, _, ObjectOperation::CopyObject | ObjectOperation::UploadPartCopy))
+    }
+    /// Of operations that write content: whether an object is there after it. An upload is none until it is completed.
+    pub fn creates_object(&self) -> Option<bool> {
+        use ObjectOperation as On;
+        let Operation::Object(_, _, operation) = self else { return None };
+        match operation {
+            On::PutObject | On::CopyObject | On::CompleteMultipartUpload => Some(true),
+            On::CreateMultipartUpload | On::UploadPart | On::UploadPartCopy => Some(false),
+            _ => None,
+        }
+    }
+}
+
 /// The operation of a request. `headers`: with those of a presigned query.
 ///
 /// Errors: 400 `InvalidArgument` (selectors that exclude each other or stand on the wrong resource), 405 with `Allow`, 501.

@@ -170,6 +170,30 @@ async fn a_condition_on_tags_looks_at_the_version_that_is_named() {
     owner.get(&format!("/bkt/k?versionId={closed}")).await.ok();
 }
 
+/// As in the AWS S3 User Guide, "Enforce conditional writes on Amazon S3 buckets".
+#[tokio::test]
+async fn a_policy_may_ask_for_conditions_of_whatever_makes_an_object() {
+    let server = Server::start().await;
+    let owner = &server.client;
+    owner.put("/bkt/source", "x").await.ok();
+    let condition = r#"{"Null":{"s3:if-none-match":"true"},"Bool":{"s3:ObjectCreationOperation":"true"}}"#;
+    let deny = statement("Deny", r#""*""#, r#""s3:PutObject""#, "/*");
+    owner.put("/bkt?policy", policy(&[format!(r#"{},"Condition":{condition}}}"#, deny.trim_end_matches('}'))])).await.ok();
+    owner.put("/bkt/k", "x").await.is(403, "AccessDenied");
+    owner.call("PUT", "/bkt/k").header("x-amz-copy-source", "bkt/source").send().await.is(403, "AccessDenied");
+    owner.call("PUT", "/bkt/k").header("if-none-match", "*").body("x").send().await.ok();
+    owner.get("/bkt/k").await.ok();
+    // Beginning an upload and sending its parts take no conditions.
+    let id = owner.post("/bkt/l?uploads", "").await.ok().element("UploadId").unwrap();
+    let etag = owner.put(&format!("/bkt/l?partNumber=1&uploadId={id}"), "x").await.ok().header("etag").unwrap().to_owned();
+    let part = owner.call("PUT", &format!("/bkt/l?partNumber=2&uploadId={id}")).header("x-amz-copy-source", "bkt/source");
+    part.send().await.ok();
+    let list = format!("<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>");
+    let target = format!("/bkt/l?uploadId={id}");
+    owner.post(&target, &list).await.is(403, "AccessDenied");
+    owner.call("POST", &target).header("if-none-match", "*").body(&list).send().await.ok();
+}
+
 #[tokio::test]
 async fn a_policy_that_is_wrong_leaves_the_one_before() {
     let server = Server::start().await;

@@ -108,6 +108,7 @@ fn of_writes() -> Vec<Case> {
         present("s3:x-amz-storage-class", "x-amz-storage-class", "STANDARD_IA"),
         present("s3:x-amz-website-redirect-location", "x-amz-website-redirect-location", "/other"),
         present("s3:if-none-match", "if-none-match", "*"),
+        case("s3:ObjectCreationOperation", "Bool", "true", write([]), read()),
         present("s3:x-amz-content-sha256", "x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
         case("s3:x-amz-copy-source", "StringLike", "bkt/*", write([copy]), write([])),
         case(
