@@ -111,6 +111,9 @@ impl S3Api {
         if authenticated.form != AuthForm::Anonymous {
             known_headers::refuse_unknown(&all_headers)?;
         }
+        if !operation.is_copy() {
+            known_headers::refuse_source(&all_headers)?;
+        }
         let key = lookup.found.into_inner().filter(|_| authenticated.form != AuthForm::Anonymous);
         let key = key.map(|key| caller.get_or_init(|| key).clone());
         let (form, signed_at_ms) = (authenticated.form, authenticated.signed_at_ms);

@@ -86,14 +86,6 @@ pub fn asks_for_cluster_key(all: &HeaderMap) -> Result<bool, S3Error> {
     }
 }
 
-/// Refuses a key for the source of a copy on a write that is none.
-pub fn refuse_source_key(all: &HeaderMap) -> Result<(), S3Error> {
-    match all.keys().map(HeaderName::as_str).find(|name| name.starts_with(SOURCE_KEY)) {
-        Some(name) => Err(S3Error::invalid_argument("This request has no copy source", name, "")),
-        None => Ok(()),
-    }
-}
-
 /// How a new object is to be encrypted: as the request asks, else as the bucket says.
 pub fn of_new_object(services: &Services, target: &Target, request: &Request) -> Result<Option<Encryption>, S3Error> {
     let (cluster, customer) = (asks_for_cluster_key(&request.headers)?, customer_key(&request.headers, OWN_KEY)?);

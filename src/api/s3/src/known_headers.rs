@@ -8,7 +8,7 @@
 use garage_api_common::{ErrorCode, S3Error};
 use http::{HeaderMap, HeaderName, header};
 
-use crate::limits::HEADERS_MAX_BYTES;
+use crate::{encryption::SOURCE_KEY, limits::HEADERS_MAX_BYTES};
 
 /// Whole names.
 const NAMES: &[&str] = &[
@@ -74,6 +74,27 @@ pub fn refuse_placement(headers: &HeaderMap) -> Result<(), S3Error> {
     refuse_any(headers, &[header::CONTENT_RANGE])
 }
 
+/// 400 `InvalidArgument` for what tells of the source of a copy, on a call that copies nothing.
+pub fn refuse_source(headers: &HeaderMap) -> Result<(), S3Error> {
+    const SOURCE: &str = "x-amz-copy-source";
+    refuse_in_context(headers, "You can only specify a copy source header for copy requests.", |name| name.starts_with(SOURCE))
+}
+
+/// 400 `InvalidArgument` for what belongs to an object as a whole, on a call about one part of an upload.
+pub fn refuse_on_part(headers: &HeaderMap) -> Result<(), S3Error> {
+    refuse_in_context(headers, "Metadata cannot be specified in this context.", |name| name.starts_with("x-amz-meta-"))?;
+    refuse_in_context(headers, "The specified header is not valid in this context", |name| {
+        ["x-amz-metadata-directive", "x-amz-tagging-directive"].contains(&name)
+    })
+}
+
+fn refuse_in_context(headers: &HeaderMap, message: &'static str, is_misplaced: impl Fn(&str) -> bool) -> Result<(), S3Error> {
+    let Some((name, value)) = headers.iter().find(|(name, _)| is_misplaced(name.as_str())) else { return Ok(()) };
+    // A customer's key is told to nobody, not even to who sent it.
+    let shown = if name.as_str().starts_with(SOURCE_KEY) { "".into() } else { String::from_utf8_lossy(value.as_bytes()) };
+    Err(S3Error::invalid_argument(message, name.as_str(), shown))
+}
+
 /// 501 for conditions on a call that has none: a condition is never ignored.
 pub fn refuse_conditions(headers: &HeaderMap) -> Result<(), S3Error> {
     refuse_any(headers, &[header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE])
@@ -101,7 +122,7 @@ mod tests {
     use garage_api_common::ErrorCode;
     use http::{HeaderMap, HeaderName, HeaderValue};
 
-    use super::{HEADERS_MAX_BYTES, check_section, refuse_conditions, refuse_placement, refuse_unknown};
+    use super::{HEADERS_MAX_BYTES, check_section, refuse_conditions, refuse_on_part, refuse_placement, refuse_source, refuse_unknown};
 
     fn header(name: &str) -> HeaderMap {
         HeaderMap::from_iter([(HeaderName::try_from(name).unwrap(), HeaderValue::from_static("x"))])
@@ -117,6 +138,22 @@ mod tests {
         {
             assert!(refuse_unknown(&header(name)).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_header_of_another_call_is_refused_by_name_and_value() {
+        for name in ["x-amz-copy-source", "x-amz-copy-source-range", "x-amz-copy-source-if-match"] {
+            let error = refuse_source(&header(name)).unwrap_err();
+            let named = vec![("ArgumentName", name.to_owned()), ("ArgumentValue", "x".to_owned())];
+            assert_eq!((error.code, error.specifics), (ErrorCode::InvalidArgument, named));
+        }
+        let secret = refuse_source(&header("x-amz-copy-source-server-side-encryption-customer-key")).unwrap_err();
+        assert!(secret.specifics.contains(&("ArgumentValue", String::new())), "a key is not told");
+        assert!(refuse_source(&header("x-amz-metadata-directive")).is_ok(), "it says nothing without a source");
+        for name in ["x-amz-meta-a", "x-amz-metadata-directive", "x-amz-tagging-directive"] {
+            assert_eq!(refuse_on_part(&header(name)).unwrap_err().code, ErrorCode::InvalidArgument, "{name}");
+        }
+        assert!(refuse_on_part(&header("x-amz-copy-source-range")).is_ok());
     }
 
     #[test]

@@ -77,7 +77,6 @@ impl<'a> NamedUpload<'a> {
 pub async fn create(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
     known_headers::refuse_conditions(&request.headers)?;
-    encryption::refuse_source_key(&request.headers)?;
     let mut stored_headers = headers::object_headers(&request.headers)?;
     lock::check(target, request, &stored_headers.lock)?;
     add_labels(services, target, request, &mut stored_headers).await?;
@@ -126,6 +125,7 @@ fn asked_checksum(request: &Request) -> Result<Option<(ChecksumAlgorithm, Checks
 pub async fn upload_part(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
     headers::refuse_labels(&request.headers)?;
+    known_headers::refuse_on_part(&request.headers)?;
     known_headers::refuse_conditions(&request.headers)?;
     known_headers::refuse_placement(&request.headers)?;
     let part_number = part_number(request)?;
@@ -251,6 +251,7 @@ fn invalid_part_number(text: &str) -> S3Error {
 pub async fn upload_part_copy(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
     headers::refuse_labels(&request.headers)?;
+    known_headers::refuse_on_part(&request.headers)?;
     known_headers::refuse_conditions(&request.headers)?;
     let part_number = part_number(request)?;
     let upload = NamedUpload::of(request)?;

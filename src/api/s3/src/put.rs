@@ -22,7 +22,8 @@ use crate::{
 pub async fn put_object(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
     headers::refuse_on_write(&request.headers)?;
     known_headers::refuse_placement(&request.headers)?;
-    encryption::refuse_source_key(&request.headers)?;
+    // Of a form; other requests were asked before.
+    known_headers::refuse_source(&request.headers)?;
     let mut stored_headers = headers::object_headers(&request.headers)?;
     lock::check(target, request, &stored_headers.lock)?;
     add_labels(services, target, request, &mut stored_headers).await?;

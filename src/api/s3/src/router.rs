@@ -240,9 +240,8 @@ fn route_object_selector(name: &str, method: &Method, query: &Query, headers: &H
         ("uploadId", "GET") => ObjectOperation::ListParts,
         ("uploadId", "POST") => ObjectOperation::CompleteMultipartUpload,
         ("uploadId", "DELETE") => ObjectOperation::AbortMultipartUpload,
-        ("uploadId", _) if !query.has("partNumber") => {
-            return Err(S3Error::invalid_argument("A part needs a partNumber", "partNumber", ""));
-        }
+        // What is put is a part, which needs a number.
+        ("uploadId", _) if !query.has("partNumber") => return Err(S3Error::method_not_allowed(method, "UPLOAD", "DELETE, POST, GET")),
         ("uploadId", _) if headers.contains_key("x-amz-copy-source") => ObjectOperation::UploadPartCopy,
         ("uploadId", _) => ObjectOperation::UploadPart,
         ("acl", "GET") => ObjectOperation::GetObjectAcl,

@@ -106,6 +106,43 @@ async fn what_is_not_implemented_is_never_ignored() {
 }
 
 #[tokio::test]
+async fn a_header_of_another_call_is_refused_not_dropped() {
+    let server = Server::start().await;
+    let client = &server.client;
+    client.put("/bkt/k", "content").await.ok();
+    let etag = client.head("/bkt/k").await.ok().header("etag").unwrap().to_owned();
+    for method in ["GET", "DELETE"] {
+        let refused = client.call(method, "/bkt/k").header("x-amz-copy-source", "bkt/k").send().await;
+        refused.is(400, "InvalidArgument");
+        assert_eq!(refused.element("ArgumentName").as_deref(), Some("x-amz-copy-source"), "{method}");
+    }
+    assert_eq!(client.call("HEAD", "/bkt/k").header("x-amz-copy-source", "bkt/k").send().await.status, 400);
+    client.call("POST", "/bkt/k?uploads").header("x-amz-copy-source", "bkt/k").send().await.is(400, "InvalidArgument");
+    let put = |name: &'static str, value: &str| client.call("PUT", "/bkt/k").header(name, value).body("other").send();
+    put("x-amz-copy-source-if-match", "\"x\"").await.is(400, "InvalidArgument");
+    put("x-amz-copy-source-range", "bytes=0-1").await.is(400, "InvalidArgument");
+    let secret = put("x-amz-copy-source-server-side-encryption-customer-key", "c2VjcmV0").await;
+    secret.is(400, "InvalidArgument");
+    assert!(!secret.text().contains("c2VjcmV0"), "a key is not told");
+    assert_eq!(client.head("/bkt/k").await.ok().header("etag"), Some(&*etag));
+
+    let id = client.post("/bkt/k?uploads", "").await.ok().element("UploadId").unwrap();
+    let part = format!("/bkt/k?partNumber=1&uploadId={id}");
+    for (name, value) in [("x-amz-meta-a", "1"), ("x-amz-metadata-directive", "REPLACE"), ("x-amz-tagging-directive", "COPY")] {
+        for copies in [false, true] {
+            let call = client.call("PUT", &part).header(name, value);
+            let refused = if copies { call.header("x-amz-copy-source", "bkt/k").send().await } else { call.body("x").send().await };
+            refused.is(400, "InvalidArgument");
+            assert_eq!(
+                (refused.element("ArgumentName").as_deref(), refused.element("ArgumentValue").as_deref()),
+                (Some(name), Some(value))
+            );
+        }
+    }
+    assert!(client.get(&format!("/bkt/k?uploadId={id}")).await.ok().elements("PartNumber").is_empty());
+}
+
+#[tokio::test]
 async fn documents_that_are_too_long_or_too_deep_are_refused_early() {
     let server = Server::start().await;
     let client = &server.client;
