@@ -219,7 +219,7 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
     let mut response = answer::xml(render("CopyObjectResult", &Copied::from(&stored)));
     encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
     lifecycle::add_expiration(response.headers_mut(), target, &stored);
-    versioning::add_version(response.headers_mut(), stored.slot);
+    versioning::add_new_version(response.headers_mut(), stored.slot);
     source.add_version(response.headers_mut());
     Ok(response)
 }

@@ -37,7 +37,7 @@ use crate::{
 
 const VERSION_ID: HeaderName = HeaderName::from_static("x-amz-version-id");
 
-/// DELETE of an object. There being none is success.
+/// DELETE of an object. There being none is success, unless a condition asks for one: 404 `NoSuchKey` then.
 pub async fn delete_object(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
     for name in ["x-amz-if-match-size", "x-amz-if-match-last-modified-time", "x-amz-mfa"] {
         if request.headers.contains_key(name) {
@@ -67,7 +67,7 @@ pub async fn delete_object(services: &Services, target: &Target, request: &Reque
         return Ok(response);
     }
     let deleted = services.objects.delete(&bucket, &target.key, &condition, request.context()).await;
-    let deleted = deleted.map_err(|error| delete_error(&subject, error))?;
+    let deleted = deleted.map_err(|error| subject.error(error))?;
     if let Some(marker) = deleted.marker {
         versioning::add_marker(response.headers_mut(), marker);
     }
@@ -75,14 +75,6 @@ pub async fn delete_object(services: &Services, target: &Target, request: &Reque
         headers::put(response.headers_mut(), VERSION_ID, "null");
     }
     Ok(response)
-}
-
-/// A condition on an object that is not there has failed; to a write it is `NoSuchKey`.
-fn delete_error(subject: &Subject<'_>, error: ModelError) -> S3Error {
-    match error {
-        ModelError::Client(ClientError::NoSuchKey) => S3Error::precondition_failed("If-Match"),
-        error => subject.error(error),
-    }
 }
 
 /// A key that a DeleteObjects names.
@@ -241,6 +233,7 @@ fn outcome_error(target: &Target, object: &Named, error: &ModelError) -> (&'stat
         conditional: object.verdict.as_ref().is_ok_and(|condition| !condition.is_none()),
     };
     let error = match error {
+        // In a list a condition on what is not there has failed.
         ModelError::Client(ClientError::NoSuchKey) => S3Error::precondition_failed("If-Match"),
         ModelError::Client(error) => subject.error(ModelError::Client(error.clone())),
         ModelError::Table(error) => subject.error(ModelError::Table(error.clone())),

@@ -316,7 +316,7 @@ pub async fn complete(services: &Services, target: &Target, request: &Request, b
     if is_under_cluster_key(upload.id) {
         headers::put(response.headers_mut(), HeaderName::from_static("x-amz-server-side-encryption"), "AES256");
     }
-    versioning::add_version(response.headers_mut(), stored.slot);
+    versioning::add_new_version(response.headers_mut(), stored.slot);
     lifecycle::add_expiration(response.headers_mut(), target, &stored);
     Ok(response)
 }

@@ -49,7 +49,7 @@ pub async fn put_object(services: &Services, target: &Target, request: &Request,
     let mut response = answer::empty(StatusCode::OK);
     answer::add_stored(response.headers_mut(), &stored.etag, stored.checksum.as_ref(), None);
     encryption::write_headers(response.headers_mut(), request, encryption.as_ref());
-    versioning::add_version(response.headers_mut(), stored.slot);
+    versioning::add_new_version(response.headers_mut(), stored.slot);
     lifecycle::add_expiration(response.headers_mut(), target, &stored);
     Ok(response)
 }

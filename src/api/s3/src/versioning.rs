@@ -88,6 +88,11 @@ pub fn add_version(out: &mut HeaderMap, slot: Option<Slot>) {
     }
 }
 
+/// Adds the id of a version that a write made. Where versions are suspended, S3 shows none; reads show `null`.
+pub fn add_new_version(out: &mut HeaderMap, slot: Option<Slot>) {
+    add_version(out, slot.filter(|slot| *slot != Slot::Null));
+}
+
 /// Adds what tells of a delete marker.
 pub fn add_marker(out: &mut HeaderMap, slot: Slot) {
     headers::put(out, DELETE_MARKER, "true");

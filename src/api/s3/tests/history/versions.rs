@@ -58,7 +58,8 @@ impl Run {
             _ => {}
         }
         if fails {
-            self.refused(&ask, 412, "PreconditionFailed").await;
+            let (status, code) = if there.is_some() { (412, "PreconditionFailed") } else { (404, "NoSuchKey") };
+            self.refused(&ask, status, code).await;
             return;
         }
         let before_ms = self.site.now_ms();

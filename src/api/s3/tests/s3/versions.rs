@@ -131,8 +131,14 @@ async fn objects_from_before_and_after_are_the_version_null() {
     let kept = put(client, "/bkt/k", "kept").await;
     assert_eq!(body_of(client, "/bkt/k?versionId=null").await, "before");
     client.put("/bkt?versioning", SUSPENDED).await.ok();
-    assert_eq!(put(client, "/bkt/k", "null 1").await, "null");
-    assert_eq!(put(client, "/bkt/k", "null 2").await, "null");
+    for body in ["null 1", "null 2"] {
+        assert_eq!(client.put("/bkt/k", body).await.ok().header("x-amz-version-id"), None);
+        assert_eq!(client.head("/bkt/k").await.ok().header("x-amz-version-id"), Some("null"));
+    }
+    let source = format!("bkt/k?versionId={kept}");
+    let copied = client.call("PUT", "/bkt/copy").header("x-amz-copy-source", &source).send().await.ok();
+    assert_eq!((copied.header("x-amz-version-id"), copied.header("x-amz-copy-source-version-id")), (None, Some(&*kept)));
+    client.delete("/bkt/copy?versionId=null").await.ok();
     assert_eq!(body_of(client, "/bkt/k?versionId=null").await, "null 2");
     assert_eq!(listed(client, "").await, [("null".to_owned(), "true".to_owned()), (kept.clone(), "false".to_owned())]);
     let deleted = client.delete("/bkt/k").await;
@@ -234,6 +240,10 @@ async fn versions_are_copied_from_and_conditions_look_at_the_current_one() {
     none.is(412, "PreconditionFailed");
     assert_eq!(client.get("/bkt?versions").await.ok().elements("Version").len(), 3, "a refused write leaves no version");
     let marker = client.delete("/bkt/k").await.header("x-amz-version-id").unwrap().to_owned();
+    for etag in ["*".to_owned(), crate::client::etag(b"old")] {
+        client.call("DELETE", "/bkt/k").header("if-match", etag).send().await.is(404, "NoSuchKey");
+    }
+    assert_eq!(client.get("/bkt?versions").await.ok().elements("DeleteMarker").len(), 1, "a refused deletion leaves no marker");
     let from_marker = format!("bkt/k?versionId={marker}");
     client.call("PUT", "/bkt/c").header("x-amz-copy-source", &from_marker).send().await.is(400, "InvalidRequest");
     client.call("PUT", "/bkt/c").header("x-amz-copy-source", "bkt/k").send().await.is(404, "NoSuchKey");
