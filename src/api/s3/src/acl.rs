@@ -136,14 +136,15 @@ async fn check_keys(services: &Services, request: &Request, acl: &Acl) -> Result
 }
 
 /// The list in a document, with the owner that it names. Errors: 400 `MalformedACLError`, `InvalidArgument`.
-pub fn of_document(document: &[u8]) -> Result<(Option<String>, Acl), S3Error> {
+pub fn of_document(document: &[u8]) -> Result<(String, Acl), S3Error> {
     let malformed = || S3Error::of(ErrorCode::MalformedACLError);
     let policy = parse(document, &["AccessControlPolicy"]).map_err(|error| match error.code {
         ErrorCode::MalformedXML => malformed(),
         _ => error,
     })?;
     policy.only(&["Owner", "AccessControlList"]).map_err(|_| malformed())?;
-    let owner = policy.child("Owner").and_then(|owner| owner.value_of("ID")).filter(|id| !id.is_empty()).map(str::to_owned);
+    let owner = policy.at_most_one("Owner").map_err(|_| malformed())?.ok_or_else(malformed)?;
+    let owner = owner.value_of("ID").filter(|id| !id.is_empty()).ok_or_else(malformed)?.to_owned();
     let list = policy.at_most_one("AccessControlList").map_err(|_| malformed())?.ok_or_else(malformed)?;
     list.only(&["Grant"]).map_err(|_| malformed())?;
     let grants = list.children.iter().map(read_grant).collect::<Result<Vec<Grant>, S3Error>>()?;
@@ -264,7 +265,7 @@ async fn of_request(
         None => {
             let (named, acl) = of_document(&document)?;
             // No list makes anyone another's owner.
-            if named.is_some_and(|named| !is_owner(&named)) {
+            if !is_owner(&named) {
                 return Err(S3Error::access_denied());
             }
             check_keys(services, request, &acl).await?;
@@ -411,9 +412,13 @@ mod tests {
 
     #[test]
     fn documents_that_say_nothing_clear_are_refused() {
-        let code = |inner: &str| {
-            of_document(format!("<AccessControlPolicy>{inner}</AccessControlPolicy>").as_bytes()).map(drop).map_err(|error| error.code)
-        };
+        let whole = |inner: &str| format!("<AccessControlPolicy>{inner}</AccessControlPolicy>");
+        let code =
+            |inner: &str| of_document(whole(&format!("<Owner><ID>o</ID></Owner>{inner}")).as_bytes()).map(drop).map_err(|error| error.code);
+        for owner in ["", "<Owner/>", "<Owner><DisplayName>o</DisplayName></Owner>", "<Owner><ID/></Owner>"] {
+            let document = whole(&format!("{owner}<AccessControlList/>"));
+            assert_eq!(of_document(document.as_bytes()).unwrap_err().code, ErrorCode::MalformedACLError, "{owner}");
+        }
         let list = |grant: &str| format!("<AccessControlList>{grant}</AccessControlList>");
         assert_eq!(code(&list("")), Ok(()));
         assert_eq!(code(""), Err(ErrorCode::MalformedACLError));
@@ -446,7 +451,7 @@ mod tests {
             }).collect();
             let named: Vec<(&Grant, &Owner)> = grants.iter().zip(&owners).collect();
             let (read_owner, acl) = of_document(render(&owner, &named).as_bytes()).unwrap();
-            prop_assert_eq!(read_owner.as_deref(), Some("o"));
+            prop_assert_eq!(read_owner.as_str(), "o");
             prop_assert_eq!(acl, Acl { grants });
         }
     }

@@ -77,9 +77,14 @@ fn render(rules: &[CorsRule]) -> String {
 /// The rules of a document. Errors: 400 `MalformedXML`, `InvalidRequest`.
 fn read(document: &[u8]) -> Result<Vec<CorsRule>, S3Error> {
     let document = parse(document, &["CORSConfiguration"])?;
-    let rules = document.children_named("CORSRule").map(read_rule).collect::<Result<Vec<_>, _>>()?;
+    document.only(&["CORSRule"])?;
+    let rules = document.children.iter().map(read_rule).collect::<Result<Vec<_>, _>>()?;
     if rules.is_empty() {
         return Err(malformed());
+    }
+    if let Some(exposed) = rules.iter().flat_map(|rule| &rule.expose_headers).find(|name| name.contains('*')) {
+        let message = format!("ExposeHeader \"{exposed}\" contains wildcard. We currently do not support wildcard for ExposeHeader.");
+        return Err(S3Error::invalid_request(message));
     }
     check_cors(&rules).map_err(|error| S3Error::invalid_request(error.to_string()))?;
     Ok(rules)
@@ -93,6 +98,7 @@ pub fn reads_back(document: &[u8]) -> bool {
 }
 
 fn read_rule(element: &Element) -> Result<CorsRule, S3Error> {
+    element.only(&["ID", "AllowedOrigin", "AllowedMethod", "AllowedHeader", "ExposeHeader", "MaxAgeSeconds"])?;
     let list = |name: &'static str| element.children_named(name).map(|child| child.text.trim().to_owned()).collect::<Vec<_>>();
     let max_age = element.at_most_one("MaxAgeSeconds")?.map(|child| child.text.trim().parse::<u32>());
     let rule = CorsRule {

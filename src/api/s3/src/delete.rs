@@ -96,7 +96,11 @@ pub async fn delete_objects(
         return Err(S3Error::not_implemented("x-amz-mfa"));
     }
     let document = parse(&body.read_with_integrity(LONG_XML_MAX_BYTES).await?, &["Delete"])?;
-    let quiet = document.value_of("Quiet").is_some_and(|quiet| quiet.eq_ignore_ascii_case("true"));
+    let quiet = match document.at_most_one("Quiet")?.map(|quiet| quiet.text.trim().to_ascii_lowercase()).as_deref() {
+        Some("true" | "1") => true,
+        None | Some("false" | "0" | "") => false,
+        Some(_) => return Err(malformed()),
+    };
     let mut named = document.children_named("Object").map(read_object).collect::<Result<Vec<Named>, S3Error>>()?;
     if named.is_empty() || DELETE_KEYS_MAX < named.len() {
         return Err(malformed());

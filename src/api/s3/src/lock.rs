@@ -260,9 +260,15 @@ async fn lock_of(services: &Services, target: &Target, request: &Request) -> Res
     Ok(get::find(services, target, request, false).await?.meta.headers.lock)
 }
 
+/// The document about a version's lock. Errors: 400 `MalformedXML`, for no document too.
+async fn document(body: IncomingBody, root: &str) -> Result<Element, S3Error> {
+    let document = body.read_with_integrity(XML_BODY_MAX_BYTES).await?;
+    if document.iter().all(u8::is_ascii_whitespace) { Err(malformed()) } else { parse(&document, &[root]) }
+}
+
 /// PUT of a version's retention; an empty document takes it away.
 pub async fn put_retention(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
-    let wanted = read_retention(&parse(&body.read_with_integrity(XML_BODY_MAX_BYTES).await?, &["Retention"])?)?;
+    let wanted = read_retention(&document(body, "Retention").await?)?;
     let asked = ObjectLock { retention: wanted, legal_hold: None };
     authorize_lock(services, target, request, actions::PUT_OBJECT_RETENTION, &asked).await?;
     target.bucket.row.object_lock.ok_or_else(no_lock_on_bucket)?;
@@ -309,7 +315,7 @@ pub async fn put_legal_hold(
     request: &Request,
     body: IncomingBody,
 ) -> Result<Response<Body>, S3Error> {
-    let document = parse(&body.read_with_integrity(XML_BODY_MAX_BYTES).await?, &["LegalHold"])?;
+    let document = document(body, "LegalHold").await?;
     document.only(&["Status"])?;
     let on = match document.required("Status")? {
         "ON" => true,

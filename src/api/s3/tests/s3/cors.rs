@@ -57,6 +57,9 @@ async fn rules_that_are_wrong_are_refused_and_change_nothing() {
         (rule(&format!("{origin}<AllowedMethod>PATCH</AllowedMethod>")), "InvalidRequest"),
         (rule(&format!("{full}<AllowedOrigin>*x*</AllowedOrigin>")), "InvalidRequest"),
         (rule(&format!("{full}<AllowedHeader>*x*</AllowedHeader>")), "InvalidRequest"),
+        (rule(&format!("{full}<ExposeHeader>x-amz-*</ExposeHeader>")), "InvalidRequest"),
+        (rule(&format!("{full}<Nonsense/>")), "MalformedXML"),
+        (RULES.replace("</CORSConfiguration>", "<Nonsense/></CORSConfiguration>"), "MalformedXML"),
         (many, "InvalidRequest"),
         (rule(&" ".repeat(65 << 10)), "MaxMessageLengthExceeded"),
     ] {

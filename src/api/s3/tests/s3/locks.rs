@@ -211,6 +211,9 @@ async fn locks_that_make_no_sense_are_refused() {
     client.put("/safe/k?retention", retention("GOVERNANCE", "2001-01-01T00:00:00Z")).await.is(400, "InvalidArgument");
     client.put("/safe/k?retention", retention("governance", FAR)).await.is(400, "MalformedXML");
     client.put("/safe/k?retention", "<Retention><Mode>GOVERNANCE</Mode></Retention>").await.is(400, "MalformedXML");
+    for target in ["/safe/k?retention", "/safe/k?legal-hold"] {
+        client.put(target, "").await.is(400, "MalformedXML");
+    }
 }
 
 #[tokio::test]

@@ -345,6 +345,10 @@ async fn many_objects_are_deleted_at_once() {
     let quiet = "<Delete><Quiet>true</Quiet><Object><Key>b</Key></Object></Delete>";
     assert!(client.post("/bkt?delete", quiet).await.ok().elements("Deleted").is_empty());
     assert_eq!(client.get("/bkt").await.ok().elements("Key"), ["kept"]);
+    client.post("/bkt?delete", "<Delete><Quiet>perhaps</Quiet><Object><Key>kept</Key></Object></Delete>").await.is(400, "MalformedXML");
+    let loud = "<Delete><Quiet>false</Quiet><Object><Key>b</Key></Object></Delete>";
+    assert_eq!(client.post("/bkt?delete", loud).await.ok().elements("Deleted").len(), 1);
+    assert_eq!(client.get("/bkt").await.ok().elements("Key"), ["kept"]);
     let many = format!("<Delete>{}</Delete>", "<Object><Key>k</Key></Object>".repeat(1001));
     client.post("/bkt?delete", &many).await.is(400, "MalformedXML");
     client.post("/bkt?delete", "<Delete></Delete>").await.is(400, "MalformedXML");

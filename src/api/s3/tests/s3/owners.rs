@@ -98,6 +98,8 @@ async fn no_list_makes_anyone_another_s_owner() {
     };
     for target in ["/bkt?acl", "/bkt/k?acl"] {
         owner.put(target, document(&other.key)).await.is(403, "AccessDenied");
+        let ownerless = document("x").replace("<Owner><ID>x</ID></Owner>", "");
+        owner.put(target, ownerless).await.is(400, "MalformedACLError");
         assert_eq!(owner.get(target).await.ok().elements("Permission"), ["FULL_CONTROL"], "{target}");
         owner.put(target, document(&owner.key)).await.ok();
         assert_eq!(owner.get(target).await.ok().elements("Permission"), ["READ"], "{target}");
