@@ -40,7 +40,7 @@ const NAMES: &[&str] = &[
     "x-amz-tagging",
     "x-amz-tagging-directive",
     "x-amz-trailer",
-    // About moves between storage classes, which no lifecycle rule here makes; configuration tools send it with its default.
+    // About moves between storage classes, which no lifecycle rule here makes: kept and shown.
     "x-amz-transition-default-minimum-object-size",
     // Sent by SDKs in browsers, which can't set `User-Agent`.
     "x-amz-user-agent",

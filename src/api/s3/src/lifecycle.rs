@@ -32,9 +32,29 @@ pub fn get(target: &Target) -> Result<Response<Body>, S3Error> {
         return Err(S3Error::of(ErrorCode::NoSuchLifecycleConfiguration).with("BucketName", &target.bucket_name));
     }
     let mut response = answer::xml(render(rules));
-    let name = HeaderName::from_static("x-amz-transition-default-minimum-object-size");
-    headers::put(response.headers_mut(), name, "all_storage_classes_128K");
+    add_transition_minimum(response.headers_mut(), target.bucket.row.transition_minimum_varies);
     Ok(response)
+}
+
+/// Below which size S3 moves no object to another storage class: asked for with the rules, and shown with them. Nothing here moves any.
+const TRANSITION_MINIMUM: &str = "x-amz-transition-default-minimum-object-size";
+const SAME_MINIMUM: &str = "all_storage_classes_128K";
+const VARYING_MINIMUM: &str = "varies_by_storage_class";
+
+fn add_transition_minimum(out: &mut HeaderMap, varies: bool) {
+    headers::put(out, HeaderName::from_static(TRANSITION_MINIMUM), if varies { VARYING_MINIMUM } else { SAME_MINIMUM });
+}
+
+/// Whether the request asks for a minimum that differs by storage class. Errors: 400 `InvalidArgument`.
+fn asks_for_varying_minimum(request: &Request) -> Result<bool, S3Error> {
+    match request.header(TRANSITION_MINIMUM)? {
+        None | Some(SAME_MINIMUM) => Ok(false),
+        Some(VARYING_MINIMUM) => Ok(true),
+        Some(other) => {
+            let message = format!("The value must be {SAME_MINIMUM} or {VARYING_MINIMUM}");
+            Err(S3Error::invalid_argument(message, TRANSITION_MINIMUM, other))
+        }
+    }
 }
 
 fn render(rules: &[LifecycleRule]) -> String {
@@ -90,29 +110,36 @@ fn write_filter(xml: &mut XmlWriter, filter: &Filter) {
 
 /// PUT of the rules, in place of those before.
 pub async fn put(services: &Services, target: &Target, request: &Request, body: IncomingBody) -> Result<Response<Body>, S3Error> {
+    let varies = asks_for_varying_minimum(request)?;
     let mut rules = read(&body.read_with_integrity(XML_BODY_MAX_BYTES).await?)?;
     for rule in rules.iter_mut().filter(|rule| rule.id.is_empty()) {
         let (high, low) = (services.runtime.random_u64(), services.runtime.random_u64());
         rule.id = format!("{high:016x}{low:016x}");
     }
-    store(services, target, request, rules).await?;
+    store(services, target, request, rules, varies).await?;
     let mut response = answer::empty(StatusCode::OK);
-    let name = HeaderName::from_static("x-amz-transition-default-minimum-object-size");
-    headers::put(response.headers_mut(), name, "all_storage_classes_128K");
+    add_transition_minimum(response.headers_mut(), varies);
     Ok(response)
 }
 
 /// DELETE of the rules.
 pub async fn delete(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    store(services, target, request, Vec::new()).await?;
+    store(services, target, request, Vec::new(), false).await?;
     Ok(answer::empty(StatusCode::NO_CONTENT))
 }
 
-async fn store(services: &Services, target: &Target, request: &Request, rules: Vec<LifecycleRule>) -> Result<(), S3Error> {
+async fn store(
+    services: &Services,
+    target: &Target,
+    request: &Request,
+    rules: Vec<LifecycleRule>,
+    transition_minimum_varies: bool,
+) -> Result<(), S3Error> {
     // A rule that was taken away must not be carried out any more.
     let effect = if target.bucket.row.lifecycle.is_empty() { Effect::Grants } else { Effect::Restricts };
     let changed = services.access.buckets().change(target.bucket.id, effect, request.context(), |row| {
         row.lifecycle.clone_from(&rules);
+        row.transition_minimum_varies = transition_minimum_varies;
         Ok(())
     });
     changed.await.map(drop).map_err(|error| target.subject().error(error))
@@ -246,7 +273,7 @@ fn read_expiration(element: &Element) -> Result<Option<Expiration>, S3Error> {
     let [part] = element.children.as_slice() else { return Err(malformed()) };
     let text = part.text.trim();
     match part.name.as_str() {
-        "Days" => Ok(Some(Expiration::Days(positive(text, "'Days' for Expiration action must be a positive integer")?))),
+        "Days" => Ok(Some(Expiration::Days(positive(text, "Days", "'Days' for Expiration action must be a positive integer")?))),
         "Date" => {
             let date_ms = parse_iso8601(text).ok_or_else(malformed)?;
             if !date_ms.is_multiple_of(DAY_MS) {
@@ -268,11 +295,12 @@ fn read_noncurrent(element: &Element) -> Result<NoncurrentExpiration, S3Error> {
     element.only(&["NoncurrentDays", "NewerNoncurrentVersions"])?;
     let days = positive(
         element.required("NoncurrentDays")?,
+        "NoncurrentDays",
         "'NoncurrentDays' for NoncurrentVersionExpiration action must be a positive integer",
     )?;
     let newer_kept = element.at_most_one("NewerNoncurrentVersions")?.map(|count| {
         let message = "'NewerNoncurrentVersions' for NoncurrentVersionExpiration action must be an integer between 1 and 100";
-        let number = positive(count.text.trim(), message)?;
+        let number = positive(count.text.trim(), "NewerNoncurrentVersions", message)?;
         if number <= 100 { Ok(number) } else { Err(S3Error::invalid_argument(message, "NewerNoncurrentVersions", number)) }
     });
     Ok(NoncurrentExpiration { days, newer_kept: newer_kept.transpose()? })
@@ -281,18 +309,18 @@ fn read_noncurrent(element: &Element) -> Result<NoncurrentExpiration, S3Error> {
 fn read_abort(element: &Element) -> Result<u32, S3Error> {
     element.only(&["DaysAfterInitiation"])?;
     let message = "'DaysAfterInitiation' for AbortIncompleteMultipartUpload action must be a positive integer";
-    positive(element.required("DaysAfterInitiation")?, message)
+    positive(element.required("DaysAfterInitiation")?, "DaysAfterInitiation", message)
 }
 
 /// A whole number of at least 1: what is no number is malformed, another number an argument that is wrong.
-fn positive(text: &str, message: &'static str) -> Result<u32, S3Error> {
+fn positive(text: &str, name: &'static str, message: &'static str) -> Result<u32, S3Error> {
     let number: i64 = text.parse().map_err(|_| malformed())?;
     // Beyond this no date can be written.
     const DAYS_MAX: i64 = 2_147_483_647;
     if (1..=DAYS_MAX).contains(&number) {
         return Ok(number as u32);
     }
-    Err(S3Error::invalid_argument(message, "Days", text))
+    Err(S3Error::invalid_argument(message, name, text))
 }
 
 /// Adds `x-amz-expiration` if a rule applies to what was just stored.

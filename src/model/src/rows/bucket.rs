@@ -49,6 +49,9 @@ pub struct BucketRow {
     /// What happens to objects by their age.
     #[serde(default)]
     pub lifecycle: Vec<LifecycleRule>,
+    /// What was said with the lifecycle: that the size from which S3 moves objects to other classes differs by class. Only shown.
+    #[serde(default)]
+    pub transition_minimum_varies: bool,
     /// Policy, lists, public access block.
     #[serde(default)]
     pub access: AccessSettings,
@@ -76,6 +79,7 @@ impl BucketRow {
             versioning: Versioning::default(),
             object_lock: None,
             lifecycle: Vec::new(),
+            transition_minimum_varies: false,
             access: AccessSettings::default(),
             tags: Vec::new(),
             encryption: None,

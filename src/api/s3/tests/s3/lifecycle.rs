@@ -50,6 +50,24 @@ async fn rules_are_kept_shown_and_taken_away() {
 }
 
 #[tokio::test]
+async fn the_size_from_which_s3_moves_objects_is_shown_as_it_was_set() {
+    let server = Server::start().await;
+    let client = &server.client;
+    const NAME: &str = "x-amz-transition-default-minimum-object-size";
+    let rules = rule("<Filter/><Expiration><Days>3</Days></Expiration>");
+    let put = |value: &'static str| client.call("PUT", "/bkt?lifecycle").header(NAME, value).body(&rules).send();
+    for value in ["varies_by_storage_class", "all_storage_classes_128K"] {
+        assert_eq!(put(value).await.ok().header(NAME), Some(value));
+        assert_eq!(client.get("/bkt?lifecycle").await.ok().header(NAME), Some(value));
+    }
+    put("varies_by_storage_class").await.ok();
+    put("nonsense").await.is(400, "InvalidArgument");
+    assert_eq!(client.get("/bkt?lifecycle").await.ok().header(NAME), Some("varies_by_storage_class"));
+    client.put("/bkt?lifecycle", &rules).await.ok();
+    assert_eq!(client.get("/bkt?lifecycle").await.ok().header(NAME), Some("all_storage_classes_128K"), "unless it is asked for again");
+}
+
+#[tokio::test]
 async fn an_expiration_by_tags_is_told_of_uploads_and_copies_too() {
     let server = Server::start().await;
     let client = &server.client;
