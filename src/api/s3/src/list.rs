@@ -71,6 +71,16 @@ pub fn page_limit(query: &Query, name: &'static str, argument: &str) -> Result<u
     }
 }
 
+/// What a listing is asked to tell besides: of archived objects how their restoring goes. There are none. Errors: 400 `InvalidArgument`.
+fn check_optional_attributes(request: &Request) -> Result<(), S3Error> {
+    const HEADER: &str = "x-amz-optional-object-attributes";
+    let names = request.header(HEADER)?.unwrap_or_default();
+    match names.split(',').map(str::trim).find(|name| !name.is_empty() && *name != "RestoreStatus") {
+        Some(unknown) => Err(S3Error::invalid_argument("Invalid attribute name specified.", HEADER, unknown)),
+        None => Ok(()),
+    }
+}
+
 /// What the three listings have in common.
 struct Common {
     prefix: String,
@@ -80,7 +90,9 @@ struct Common {
 }
 
 impl Common {
-    fn parse(query: &Query) -> Result<Common, S3Error> {
+    fn parse(request: &Request) -> Result<Common, S3Error> {
+        check_optional_attributes(request)?;
+        let query = &request.query;
         Ok(Common {
             prefix: query.get("prefix").unwrap_or_default().to_owned(),
             delimiter: query.non_empty("delimiter").map(str::to_owned),
@@ -178,7 +190,7 @@ fn prefixes_of(page: &ListPage) -> impl Iterator<Item = &String> {
 
 /// GET of a bucket, version 1.
 pub async fn list_objects(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    let common = Common::parse(&request.query)?;
+    let common = Common::parse(request)?;
     let marker = request.query.get("marker").unwrap_or_default();
     let page = common.page(services, target, request, Some(marker.to_owned())).await?;
     let mut xml = XmlWriter::s3_document("ListBucketResult");
@@ -201,7 +213,7 @@ pub async fn list_objects(services: &Services, target: &Target, request: &Reques
 
 /// GET of a bucket, version 2.
 pub async fn list_objects_v2(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    let common = Common::parse(&request.query)?;
+    let common = Common::parse(request)?;
     let token = request.query.get("continuation-token");
     let start_after = request.query.non_empty("start-after");
     let after = match token {
@@ -231,7 +243,7 @@ pub async fn list_objects_v2(services: &Services, target: &Target, request: &Req
 
 /// GET of a bucket's versions, newest first for each key.
 pub async fn list_versions(services: &Services, target: &Target, request: &Request) -> Result<Response<Body>, S3Error> {
-    let common = Common::parse(&request.query)?;
+    let common = Common::parse(request)?;
     let key_marker = request.query.get("key-marker").unwrap_or_default();
     let version_marker = request.query.get("version-id-marker").unwrap_or_default();
     let wanted = ListVersionsRequest {

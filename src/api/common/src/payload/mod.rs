@@ -134,9 +134,14 @@ impl BodySpec {
     }
 }
 
-/// `Content-Encoding` as it is stored: without `aws-chunked`; `None` when nothing is left.
+/// `Content-Encoding` as it is stored: as it was sent, without `aws-chunked`; `None` when nothing is left.
 pub fn stored_content_encoding(headers: &HeaderMap) -> Option<String> {
-    let kept: Vec<&str> = encodings(headers).filter(|encoding| !encoding.eq_ignore_ascii_case("aws-chunked")).collect();
+    let kept: Vec<&str> = if has_aws_chunked(headers) {
+        encodings(headers).filter(|encoding| !encoding.eq_ignore_ascii_case("aws-chunked")).collect()
+    } else {
+        let lines = headers.get_all(header::CONTENT_ENCODING).iter().filter_map(|line| line.to_str().ok());
+        lines.map(str::trim).filter(|line| !line.is_empty()).collect()
+    };
     (!kept.is_empty()).then(|| kept.join(","))
 }
 
@@ -150,7 +155,8 @@ fn encodings(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 fn decoded_length(headers: &HeaderMap) -> Result<u64, S3Error> {
     let name = HeaderName::from_static("x-amz-decoded-content-length");
-    number(headers, &name)?.ok_or_else(|| S3Error::of(ErrorCode::MissingContentLength))
+    // What is no number is as good as none, as S3 answers.
+    number(headers, &name).ok().flatten().ok_or_else(|| S3Error::of(ErrorCode::MissingContentLength))
 }
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, S3Error> {
     number(headers, &header::CONTENT_LENGTH)

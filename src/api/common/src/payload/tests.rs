@@ -203,9 +203,14 @@ async fn reading_to_the_end_is_bounded() {
 
 #[test]
 fn aws_chunked_is_not_stored_as_an_encoding() {
-    for (sent, stored) in
-        [("aws-chunked", None), ("aws-chunked,gzip", Some("gzip")), ("gzip, aws-chunked", Some("gzip")), ("", None), ("br", Some("br"))]
-    {
+    for (sent, stored) in [
+        ("aws-chunked", None),
+        ("aws-chunked,gzip", Some("gzip")),
+        ("gzip, aws-chunked", Some("gzip")),
+        ("", None),
+        ("br", Some("br")),
+        ("deflate, gzip", Some("deflate, gzip")),
+    ] {
         assert_eq!(stored_content_encoding(&headers(&[("content-encoding", sent)])).as_deref(), stored, "{sent}");
     }
 }

@@ -98,6 +98,11 @@ async fn arguments_are_checked() {
         client.get(&format!("/bkt?list-type=2&{bad}")).await.is(400, "InvalidArgument");
         client.get(&format!("/bkt?versions&{bad}")).await.is(400, "InvalidArgument");
     }
+    for listing in ["/bkt", "/bkt?list-type=2", "/bkt?versions"] {
+        let asking = |names: &'static str| client.call("GET", listing).header("x-amz-optional-object-attributes", names).send();
+        asking("RestoreStatus").await.ok();
+        asking("RestoreStatus, Nonsense").await.is(400, "InvalidArgument");
+    }
     let none = client.get("/bkt?max-keys=0").await.ok();
     assert_eq!((keys(&none).len(), none.element("IsTruncated").as_deref()), (0, Some("false")));
     assert_eq!(client.get("/bkt?max-keys=5000").await.ok().element("MaxKeys").as_deref(), Some("1000"));

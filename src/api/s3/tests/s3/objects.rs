@@ -83,6 +83,8 @@ async fn metadata_come_back() {
         assert_eq!(got.header("x-amz-storage-class"), Some("STANDARD_IA"));
         assert_eq!(got.header("cache-control"), Some("no-store"));
     }
+    client.call("PUT", "/bkt/coded").header("content-encoding", "deflate, gzip").body("x").send().await.ok();
+    assert_eq!(client.head("/bkt/coded").await.ok().header("content-encoding"), Some("deflate, gzip"), "as it was sent");
     let overridden =
         client.get("/bkt/k?response-content-type=a%2Fb&response-content-disposition=attachment%3B%20filename%3D%22%C3%A4%22").await.ok();
     assert_eq!(overridden.header("content-type"), Some("a/b"));

@@ -48,6 +48,7 @@ async fn a_body_that_is_not_as_announced_stores_nothing() {
     };
     chunked("7\r\ncontent\r\n0\r\n\r\n", "8").send().await.is(400, "IncompleteBody");
     chunked("7\r\ncontent\r\n0\r\n\r\n", "6").send().await.is(400, "IncompleteBody");
+    chunked("7\r\ncontent\r\n0\r\n\r\n", "seven").send().await.is(411, "MissingContentLength");
     let trailer = |value: &'static str| chunked(value, "7").header("x-amz-trailer", "x-amz-checksum-crc32");
     trailer("7\r\ncontent\r\n0\r\n\r\n").send().await.is(400, "MalformedTrailerError");
     trailer("7\r\ncontent\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n").send().await.is(400, "BadDigest");
