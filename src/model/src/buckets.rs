@@ -1,7 +1,7 @@
 //! Buckets: making, naming, changing and deleting them. Every step is a compare-and-set on one control row.
 //!
 //! Invariants:
-//! - a name leads to one bucket at most: the alias row is decided first, whoever wins it makes the bucket;
+//! - a name leads to one bucket at most: its alias row decides, and a bucket's own row only says which names it asked for;
 //! - a bucket is deleted only after every node stopped writing to it and it was found empty;
 //! - a live bucket keeps its last name.
 
@@ -101,14 +101,26 @@ impl Buckets {
         }
     }
 
-    /// All buckets, oldest first.
+    /// All buckets, oldest first, each under the global names that lead to it.
+    ///
+    /// A bucket's row comes before its name: one that is being made has no name here yet, nor has one whose maker was stopped in between or lost
+    /// the race for the name.
     pub async fn list(&self, context: RequestContext) -> Result<Vec<BucketView>, ModelError> {
+        let (mut buckets, names) = futures::try_join!(self.rows(context), self.global_names(context))?;
+        for BucketView { id, row } in &mut buckets {
+            row.global_aliases.retain(|name| names.get(name) == Some(id));
+        }
+        buckets.sort_by_key(|bucket| (bucket.row.created_ms, bucket.id));
+        Ok(buckets)
+    }
+
+    /// All buckets as their own rows say it.
+    async fn rows(&self, context: RequestContext) -> Result<Vec<BucketView>, ModelError> {
         let mut buckets = Vec::new();
         for (sort_key, row) in self.control.list(BUCKET, context).await? {
             let Ok(id) = <[u8; 32]>::try_from(&sort_key.0[..]) else { continue };
             buckets.extend(read(BucketId(id), Some(row))?);
         }
-        buckets.sort_by_key(|bucket| (bucket.row.created_ms, bucket.id));
         Ok(buckets)
     }
 
@@ -146,7 +158,7 @@ impl Buckets {
         context: RequestContext,
     ) -> Result<BucketView, ModelError> {
         name.map_or(Ok(()), |name| self.check_name(name))?;
-        if BUCKETS_MAX <= self.list(context).await?.len() {
+        if BUCKETS_MAX <= self.rows(context).await?.len() {
             return Err(ClientError::TooManyBuckets { max: BUCKETS_MAX }.into());
         }
         let id = BucketId::random(&self.runtime);
@@ -379,7 +391,7 @@ impl Buckets {
 
     /// Drops the rights of a deleted key, and its names for buckets. Repeatable; nobody acts on what it drops, since the key is gone.
     pub async fn forget_key(&self, key: &str, context: RequestContext) -> Result<(), ModelError> {
-        for bucket in self.list(context).await? {
+        for bucket in self.rows(context).await? {
             if !bucket.row.permissions.contains_key(key) && !bucket.row.local_aliases.contains_key(key) {
                 continue;
             }

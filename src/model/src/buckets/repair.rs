@@ -39,7 +39,7 @@ impl Buckets {
     pub async fn repair_aliases(&self, context: RequestContext) -> Result<AliasRepair, ModelError> {
         let mut done = AliasRepair::default();
         done.mended_count += self.end_deletions(context).await?;
-        let buckets: Found = self.list(context).await?.into_iter().map(|bucket| (bucket.id, bucket)).collect();
+        let buckets: Found = self.rows(context).await?.into_iter().map(|bucket| (bucket.id, bucket)).collect();
         let names = self.global_names(context).await?;
         let keys = self.keys.list(context).await?;
         done.names_count = names.len() + keys.iter().map(|key| key.row.local_aliases.len()).sum::<usize>();
@@ -62,7 +62,7 @@ impl Buckets {
 
     async fn end_deletions(&self, context: RequestContext) -> Result<usize, ModelError> {
         let mut ended_count = 0;
-        for bucket in self.list(context).await?.into_iter().filter(|bucket| bucket.row.state == BucketState::Deleting) {
+        for bucket in self.rows(context).await?.into_iter().filter(|bucket| bucket.row.state == BucketState::Deleting) {
             match self.delete(bucket.id, context).await {
                 Ok(()) | Err(ModelError::Client(ClientError::BucketNotEmpty | ClientError::NoSuchBucket)) => ended_count += 1,
                 Err(error) => return Err(error),
@@ -71,7 +71,8 @@ impl Buckets {
         Ok(ended_count)
     }
 
-    async fn global_names(&self, context: RequestContext) -> Result<BTreeMap<String, BucketId>, ModelError> {
+    /// What each name leads to.
+    pub(super) async fn global_names(&self, context: RequestContext) -> Result<BTreeMap<String, BucketId>, ModelError> {
         let mut names = BTreeMap::new();
         for (sort_key, row) in self.control.list(ALIAS, context).await? {
             let (Ok(name), AliasRow { bucket: Some(id) }) = (String::from_utf8(sort_key.0), AliasRow::from_stored(&row.content)?) else {

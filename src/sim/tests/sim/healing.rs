@@ -1,6 +1,6 @@
 //! A cluster that lost blocks, or keeps blocks nobody needs, puts that right by itself. Whole nodes, virtual time.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, TryStreamExt, future::BoxFuture};
@@ -320,6 +320,11 @@ fn names_left_disagreeing_by_operations_cut_off_are_mended() {
             Ok(())
         });
         named.await.unwrap();
+
+        // A list shows only names that lead to the bucket.
+        let listed = buckets.list(context()).await.unwrap();
+        let listed: BTreeSet<_> = listed.iter().flat_map(|bucket| bucket.row.global_aliases.iter().map(String::as_str)).collect();
+        assert_eq!(listed, BTreeSet::from(["doomed", "kept", "other"]));
 
         let done = cluster.node(1).access.buckets().repair_aliases(context()).await.unwrap();
         assert_eq!(done.mended_count, 7, "{done:?}");
