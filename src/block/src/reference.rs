@@ -15,6 +15,7 @@ use std::{
 };
 
 use garage_db::{TransactError, Transaction};
+use garage_net::NodeId;
 use garage_rpc::StoreMark;
 use garage_table::{
     Discipline, Group, RowChange, SortKey, Store, TableId, TableSchema, keyspaces,
@@ -133,12 +134,15 @@ pub struct QueueEntry {
     /// Since when nothing needs the block, in milliseconds since 1970; 0: it is needed, or not known.
     #[serde(default)]
     pub unneeded_since_ms: u64,
+    /// Nodes on which the last try failed: once one of them comes back, it is due at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed_on: Vec<NodeId>,
 }
 
 impl QueueEntry {
     /// An entry that is due at once.
     pub fn now(reason: QueueReason) -> QueueEntry {
-        QueueEntry { reason, due_ms: 0, failed_count: 0, last_try_ms: 0, unneeded_since_ms: 0 }
+        QueueEntry { reason, due_ms: 0, failed_count: 0, last_try_ms: 0, unneeded_since_ms: 0, failed_on: Vec::new() }
     }
 }
 

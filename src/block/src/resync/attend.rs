@@ -1,6 +1,6 @@
 //! Attends to one block of the queue: gathers the facts, carries out the plan, notes the outcome in the queue.
 
-use std::sync::atomic::Ordering;
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use garage_net::{CallError, NodeId, Refusal};
 use garage_table::schema::StoreError as TableError;
@@ -27,24 +27,27 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum ResyncError {
     /// Nobody who can be reached has a copy.
-    #[error("no node that can be reached has a good copy ({asked_count} asked, {silent_count} of them silent)")]
+    #[error("no node that can be reached has a good copy ({asked_count} asked, {} of them silent)", .silent.len())]
     NoCopy {
         /// Nodes asked.
         asked_count: usize,
-        /// Of these, without an answer.
-        silent_count: usize,
+        /// Of these, without a good answer.
+        silent: Vec<NodeId>,
     },
     /// A holder could not be asked or did not take its copy.
-    #[error("node {node} does not have its copy yet: {reason}")]
+    #[error("node {} does not have its copy yet: {reason}", .node.short())]
     HolderLacks {
         /// Which.
-        node: String,
+        node: NodeId,
         /// Why.
         reason: String,
     },
     /// Too few of the other holders answered to be sure that nothing needs the block.
     #[error("nothing here knows the block, and too few of its other holders could be asked whether they need it")]
-    TooFewAsked,
+    TooFewAsked {
+        /// Those that could not.
+        silent: Vec<NodeId>,
+    },
     /// Another holder needs it; its references are still to come.
     #[error("nothing here needs the block, but another of its holders does; waiting for its references")]
     NeededElsewhere,
@@ -71,6 +74,17 @@ pub enum ResyncError {
     Stopping(#[from] Interrupted),
 }
 
+impl ResyncError {
+    /// The nodes that it failed on: when they come back, it may go better.
+    fn failed_on(self) -> Vec<NodeId> {
+        match self {
+            ResyncError::NoCopy { silent, .. } | ResyncError::TooFewAsked { silent } => silent,
+            ResyncError::HolderLacks { node, .. } => vec![node],
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// How an entry leaves the queue.
 enum Outcome {
     Settled,
@@ -82,6 +96,7 @@ impl Resync {
     pub(super) async fn attend(&self, hash: BlockHash, entry: QueueEntry) -> Result<(), ResyncError> {
         let counters = &self.0.counters;
         counters.tries_count.fetch_add(1, Ordering::Relaxed);
+        let returns_count = self.0.returns_count.load(Ordering::SeqCst);
         let outcome = self.try_once(hash, &entry).await;
         let new = match outcome {
             Ok(Outcome::Settled) => None,
@@ -91,12 +106,22 @@ impl Resync {
                 counters.errors_count.fetch_add(1, Ordering::Relaxed);
                 let failed_count = entry.failed_count.saturating_add(1);
                 tracing::warn!(%hash, %error, failed_count, "a block could not be resynced; it is tried again later");
-                let now_ms = self.0.runtime.now_ms();
-                let due_ms = now_ms.saturating_add(backoff(failed_count).as_millis() as u64);
-                Some(QueueEntry { failed_count, due_ms, last_try_ms: now_ms, ..entry.clone() })
+                Some(self.failed(&entry, error))
             }
         };
-        Ok(self.0.queue.replace(hash, entry, new).await?)
+        let is_failed_on = new.as_ref().is_some_and(|new| !new.failed_on.is_empty());
+        self.0.queue.replace(hash, entry, new).await?;
+        // Who came back since the try began has not found this entry among those that wait.
+        if is_failed_on && self.0.returns_count.load(Ordering::SeqCst) != returns_count {
+            self.look_at(vec![hash]).await?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, entry: &QueueEntry, error: ResyncError) -> QueueEntry {
+        let (failed_count, last_try_ms) = (entry.failed_count.saturating_add(1), self.0.runtime.now_ms());
+        let due_ms = last_try_ms.saturating_add(backoff(failed_count).as_millis() as u64);
+        QueueEntry { failed_count, due_ms, last_try_ms, failed_on: error.failed_on(), ..entry.clone() }
     }
 
     async fn try_once(&self, hash: BlockHash, entry: &QueueEntry) -> Result<Outcome, ResyncError> {
@@ -129,7 +154,7 @@ impl Resync {
         let mut nodes: Vec<NodeId> = holders.read_order.iter().copied().filter(|node| *node != local).collect();
         let former = self.0.manager.mesh().former_holders();
         nodes.extend(former.into_iter().filter(|node| !holders.read_order.contains(node)));
-        let (mut silent_count, asked_count) = (0, nodes.len());
+        let (mut silent, asked_count) = (Vec::new(), nodes.len());
         for node in nodes {
             match self.fetch_from(node, hash).await {
                 Ok(Some(block)) => {
@@ -140,11 +165,11 @@ impl Resync {
                 Ok(None) => {}
                 Err(reason) => {
                     tracing::debug!(%hash, node = %node.short(), reason, "a block could not be fetched from this node");
-                    silent_count += 1;
+                    silent.push(node);
                 }
             }
         }
-        Err(ResyncError::NoCopy { asked_count, silent_count })
+        Err(ResyncError::NoCopy { asked_count, silent })
     }
 
     /// A node's copy, checked; `None`: it has none.
@@ -182,7 +207,7 @@ impl Resync {
         let live = references.iter().find(|(_, row)| row.state != ReferenceState::Dropped);
         let mut wanted_by_count = 0;
         for node in holders.write.nodes() {
-            let lacks = |reason: String| ResyncError::HolderLacks { node: node.short(), reason };
+            let lacks = |reason: String| ResyncError::HolderLacks { node, reason };
             let known = self.ask(node, hash).await.map_err(|error| lacks(error.to_string()))?;
             wanted_by_count += usize::from(known.is_needed);
             match (known.stored_len_bytes, live) {
@@ -217,7 +242,7 @@ impl Resync {
         let block = store.get_unchecked(hash).await?;
         let message = PutBlock { reference, encoding: block.encoding, len_bytes: block.bytes.len() as u32 };
         let sent = self.0.manager.mesh().hand_over(node, message, block.bytes, deadline(RESYNC_BLOCK_TIMEOUT)).await;
-        sent.map_err(|error| ResyncError::HolderLacks { node: node.short(), reason: error.to_string() })?;
+        sent.map_err(|error| ResyncError::HolderLacks { node, reason: error.to_string() })?;
         *self.0.counters.sent_counts.lock().entry(node).or_default() += 1;
         Ok(())
     }
@@ -233,17 +258,20 @@ impl Resync {
     /// A block of which this node never heard may be one whose references it has lost or not got yet.
     async fn ask_whether_needed(&self, hash: BlockHash, holders: &Holders) -> Result<(), ResyncError> {
         let local = self.0.manager.mesh().local();
-        let mut answered = std::collections::BTreeSet::from([local]);
+        let (mut answered, mut silent) = (BTreeSet::from([local]), Vec::new());
         for node in holders.write.nodes().into_iter().filter(|node| *node != local) {
             match self.ask(node, hash).await {
                 Ok(known) if known.is_needed => return Err(ResyncError::NeededElsewhere),
                 Ok(_) => {
                     answered.insert(node);
                 }
-                Err(error) => tracing::debug!(%hash, node = %node.short(), %error, "a holder could not be asked whether it needs a block"),
+                Err(error) => {
+                    tracing::debug!(%hash, node = %node.short(), %error, "a holder could not be asked whether it needs a block");
+                    silent.push(node);
+                }
             }
         }
-        if holders.write.has_quorum(&answered) { Ok(()) } else { Err(ResyncError::TooFewAsked) }
+        if holders.write.has_quorum(&answered) { Ok(()) } else { Err(ResyncError::TooFewAsked { silent }) }
     }
 
     async fn delete_when_due(&self, hash: BlockHash, entry: &QueueEntry) -> Result<Outcome, ResyncError> {
@@ -267,7 +295,7 @@ impl Resync {
 }
 
 fn later(entry: &QueueEntry, since_ms: u64, due_ms: u64) -> Outcome {
-    Outcome::Later(QueueEntry { due_ms, unneeded_since_ms: since_ms, failed_count: 0, ..entry.clone() })
+    Outcome::Later(QueueEntry { due_ms, unneeded_since_ms: since_ms, failed_count: 0, failed_on: Vec::new(), ..entry.clone() })
 }
 
 fn deadline(patience: std::time::Duration) -> RequestContext {

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - a block with a reference or a lease is never dropped, whatever the queue says;
-//! - a hash is worked on by one worker at a time, and not tried again before its back-off allows;
+//! - a hash is worked on by one worker at a time, and not tried again before its back-off allows, or a node on which it failed is back;
 //! - a crash between any two steps leaves work to repeat, never work undone.
 //!
 //! Reading order: `decision` (what is to be done; pure), `queue` (what waits), `attend` (does it), `workers`, `walk` (looks at every
@@ -67,6 +67,8 @@ struct Inner {
     feeder_wake: Wake,
     worker_wakes: [Wake; RESYNC_WORKERS_MAX_COUNT],
     walks: AtomicUsize,
+    /// How often nodes came back.
+    returns_count: AtomicU64,
 }
 
 /// Entries that are due.
@@ -91,6 +93,7 @@ impl Resync {
             feeder_wake: Wake::default(),
             worker_wakes: std::array::from_fn(|_| Wake::default()),
             walks: AtomicUsize::new(0),
+            returns_count: AtomicU64::new(0),
             manager,
         }));
         resync.0.manager.service().references().on_queued(resync.0.feeder_wake.clone());
@@ -127,6 +130,23 @@ impl Resync {
         self.0.queue.look_at(hashes).await?;
         self.0.feeder_wake.wake();
         Ok(())
+    }
+
+    /// These nodes have come back: what failed on them is looked at now.
+    pub async fn nodes_are_back(&self, nodes: &BTreeSet<NodeId>) -> Result<(), QueueError> {
+        // Before the look: a try that began earlier and fails later sees to itself.
+        self.0.returns_count.fetch_add(1, Ordering::SeqCst);
+        let mut after = None;
+        loop {
+            let batch = self.0.queue.after(after, crate::limits::QUEUE_SCAN_COUNT).await?;
+            let Some((last, _)) = batch.last() else { return Ok(()) };
+            after = Some(*last);
+            let waits = |entry: &QueueEntry| entry.failed_on.iter().any(|node| nodes.contains(node));
+            let waiting: Vec<BlockHash> = batch.into_iter().filter(|(_, entry)| waits(entry)).map(|(hash, _)| hash).collect();
+            if !waiting.is_empty() {
+                self.look_at(waiting).await?;
+            }
+        }
     }
 
     /// Empties the queue: for an operator who then asks for a repair of all blocks.

@@ -17,7 +17,7 @@ use super::{Resync, WalkKind};
 use crate::{
     encoding::Compression,
     hash::BlockHash,
-    limits::{DELETION_DELAY, QUEUE_SCAN_INTERVAL},
+    limits::{ASK_TIMEOUT, DELETION_DELAY, QUEUE_SCAN_INTERVAL, RESYNC_BACKOFF_MIN},
     manager::{
         ManagerOptions,
         tests::nodes::{Mode, Nodes, context, id, reference},
@@ -97,6 +97,43 @@ async fn a_block_that_nobody_can_give_is_tried_again_until_somebody_can() {
     sleep(Duration::from_secs(250)).await;
     assert!(fixture.is_on(1, &block).await);
     assert_eq!(fixture.resync.count().await.unwrap(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_on_a_node_is_tried_once_that_node_is_back_and_not_for_another() {
+    let fixture = Fixture::new().await;
+    let block = fixture.stored("a").await;
+    fixture.nodes.lose_block(1, &block);
+    [2, 3].iter().for_each(|number| fixture.nodes.lose_block(*number, &block));
+    fixture.nodes.set(3, Mode::Down);
+    fixture.resync.look_at(vec![BlockHash::of(&block)]).await.unwrap();
+    let failed_count = async || fixture.resync.errored(10).await.unwrap().first().map(|(_, entry)| entry.failed_count);
+    sleep(RESYNC_BACKOFF_MIN / 2).await;
+    assert_eq!(failed_count().await, Some(1));
+    // It had answered, that it has none.
+    fixture.resync.nodes_are_back(&[id(2)].into()).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(failed_count().await, Some(1));
+    fixture.resync.nodes_are_back(&[id(3)].into()).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(failed_count().await, Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_comes_back_during_the_try_that_fails_on_it_is_not_missed() {
+    let fixture = Fixture::new().await;
+    let block = fixture.stored("a").await;
+    fixture.nodes.lose_block(1, &block);
+    [2, 3].iter().for_each(|number| fixture.nodes.set(*number, Mode::Silent));
+    fixture.resync.set_tranquility(0).await.unwrap();
+    fixture.resync.look_at(vec![BlockHash::of(&block)]).await.unwrap();
+    // The first is asked in vain; it comes back while the second is.
+    sleep(ASK_TIMEOUT + ASK_TIMEOUT / 2).await;
+    fixture.nodes.set(2, Mode::Up);
+    fixture.resync.nodes_are_back(&[id(2)].into()).await.unwrap();
+    fixture.nodes.set(3, Mode::Down);
+    sleep(RESYNC_BACKOFF_MIN / 2).await;
+    assert!(fixture.is_on(1, &block).await);
 }
 
 #[tokio::test(start_paused = true)]

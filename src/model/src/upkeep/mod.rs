@@ -13,9 +13,10 @@ pub mod purge;
 pub mod repairs;
 pub mod snapshots;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use garage_block::resync::WalkKind;
+use garage_net::NodeId;
 use garage_util::workers::Wake;
 use tokio::time::sleep;
 
@@ -51,12 +52,34 @@ pub fn start(node: &Node) {
         scrub.start(&node.workers);
     }
     node.workers.start(deaths::DeathWorker::new(node.clone()), Wake::default());
+    let watching = node.clone();
+    node.cluster.runtime().spawn("peer watch", async move { watch_peers(watching).await });
     if node.blocks.service().store().has_new_dir() {
         tracing::info!("a data directory is new: all blocks are looked at, and what is missing is fetched from the other nodes");
         node.resync.walk(WalkKind::Repair, &node.workers);
     }
     let watching = node.clone();
     node.cluster.runtime().spawn("layout watch", async move { watch_layout(watching).await });
+}
+
+/// Has the blocks looked at again that could not be attended to without a node, as soon as it is back.
+async fn watch_peers(node: Node) {
+    let mut changes = node.cluster.peer_changes();
+    let mut up = BTreeSet::new();
+    loop {
+        let now: BTreeSet<NodeId> =
+            node.cluster.status().into_iter().filter(|peer| peer.is_up && !peer.is_self).map(|peer| peer.node).collect();
+        let back: BTreeSet<NodeId> = now.difference(&up).copied().collect();
+        up = now;
+        if !back.is_empty()
+            && let Err(error) = node.resync.nodes_are_back(&back).await
+        {
+            tracing::warn!(%error, "blocks that wait for a node which is back are tried when their back-off ends");
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Looks at all blocks after each change of the layout: some have moved here, some away.

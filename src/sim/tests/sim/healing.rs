@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 use bytes::Bytes;
 use futures::{FutureExt, TryStreamExt, future::BoxFuture};
 use garage_block::{
-    limits::{DELETION_DELAY, LEASE},
+    limits::{DELETION_DELAY, LEASE, RESYNC_BACKOFF_MIN},
     resync::WalkKind,
     scrub::ScrubCommand,
 };
@@ -142,6 +142,33 @@ fn a_lost_disk_is_refilled_from_the_others() {
         await_good_blocks(&cluster, &bucket, &keys(6), Duration::from_secs(3600)).await;
         for (number, key) in keys(6).iter().enumerate() {
             assert_eq!(content(&cluster, 1, &bucket, key).await, Some(text(number)), "seed {seed}");
+        }
+    });
+}
+
+#[test]
+fn blocks_that_nobody_could_give_are_fetched_as_soon_as_somebody_is_back() {
+    for_each_seed(|seed| async move {
+        let mut cluster = Cluster::start(seed, ClusterOptions::rough()).await;
+        let bucket = cluster.make_bucket(0, "back").await;
+        for (number, key) in keys(6).iter().enumerate() {
+            put(&cluster, number % 3, &bucket, key, text(number)).await;
+        }
+        sleep(Duration::from_secs(60)).await;
+        let before = files(&cluster, 1);
+        [0, 1, 2].iter().for_each(|index| cluster.crash(*index));
+        cluster.disk(1).wipe_dir(Path::new("/data"));
+        cluster.disk(1).wipe_dir(Path::new("/meta/data_layout"));
+        cluster.restart(1).await;
+        // By then an hour lies between two tries.
+        sleep(Duration::from_secs(5 * 3600)).await;
+        let errored = cluster.node(1).resync.errored(1_000).await.unwrap();
+        assert!(errored.len() == before && errored.iter().all(|(_, entry)| 7 < entry.failed_count), "seed {seed}: {errored:?}");
+        cluster.restart(2).await;
+        let deadline = Instant::now() + RESYNC_BACKOFF_MIN;
+        while files(&cluster, 1) != before {
+            assert!(Instant::now() < deadline, "seed {seed}: {} of {before} blocks are back", files(&cluster, 1));
+            sleep(Duration::from_secs(1)).await;
         }
     });
 }

@@ -111,10 +111,6 @@ impl Cluster {
                 self.nodes[index].start().await?;
             }
         }
-        if let Some(victim) = victim {
-            // What failed while others were away would be tried again after minutes.
-            self.nodes[victim.index].cli_patiently(&["block", "retry-now", "--all"]).await?;
-        }
         loop {
             let why = match self.unseen().await {
                 None => self.unhealed(victim).await,

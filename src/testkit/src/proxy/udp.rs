@@ -170,7 +170,7 @@ fn open_socket(address: SocketAddr) -> io::Result<StdSocket> {
 }
 
 async fn receive_from_clients(shared: Arc<Shared>, listener: UdpSocket) {
-    let mut buffer = vec![0; DATAGRAM_MAX_BYTES];
+    let (mut buffer, mut is_failing) = (vec![0; DATAGRAM_MAX_BYTES], false);
     loop {
         // An error here tells of an earlier send that nobody received; the socket stays good.
         let Ok((len_bytes, client)) = listener.recv_from(&mut buffer).await else { continue };
@@ -180,9 +180,12 @@ async fn receive_from_clients(shared: Arc<Shared>, listener: UdpSocket) {
         }
         match shared.flow_of(client, now) {
             Ok(socket) => {
+                is_failing = false;
                 shared.line.push(now, len_bytes, Packet { socket, client: None, data: buffer[..len_bytes].to_vec() });
             }
-            Err(error) => eprintln!("udp-proxy: no socket for {client}: {error}"),
+            // A link that is down stays so for many packets.
+            Err(error) if !std::mem::replace(&mut is_failing, true) => eprintln!("udp-proxy: no socket for {client}: {error}"),
+            Err(_) => {}
         }
     }
 }
