@@ -1,7 +1,7 @@
 //! What nodes ask of each other about blocks.
 
 use garage_net::Class;
-use garage_rpc::{Message, StoreMark};
+use garage_rpc::{Access, Message, StoreMark};
 use serde::{Deserialize, Serialize};
 
 use crate::{encoding::Encoding, hash::BlockHash, reference::Reference};
@@ -34,6 +34,7 @@ pub struct PutBlock {
 impl Message for PutBlock {
     const KIND: &'static str = "block/put";
     const CLASS: Class = Class::Data;
+    const ACCESS: Access = Access::FormerMember;
     type Answer = StoreMark;
 }
 
@@ -133,6 +134,7 @@ pub struct BlocksKnown {
 impl Message for AskBlocks {
     const KIND: &'static str = "block/ask";
     const CLASS: Class = Class::Background;
+    const ACCESS: Access = Access::FormerMember;
     type Answer = BlocksKnown;
 }
 

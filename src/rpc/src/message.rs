@@ -32,6 +32,8 @@ pub mod code {
 pub enum Access {
     /// A node of a live layout version only.
     Member,
+    /// These, and nodes of earlier versions that are remembered: they may have blocks left to hand over.
+    FormerMember,
     /// Whoever has proven to know the cluster secret: gossip, layout and administration.
     SecretHolder,
 }

@@ -1,7 +1,7 @@
 //! What other nodes may ask of this one: the access rule in front of the router.
 //!
-//! Nodes of a live layout version may send everything; other holders of the cluster secret only gossip, layout and administration,
-//! each logged. Before the first layout nobody is a member.
+//! Nodes of a live layout version may send everything; those of earlier versions hand over the blocks that they still have; other holders of the
+//! cluster secret only gossip, layout and administration, each logged. Before the first layout nobody is a member.
 
 use std::sync::Arc;
 
@@ -32,7 +32,12 @@ impl Service for ClusterService {
         let held = self.cluster.keeper().held();
         self.cluster.membership().heard(from);
         if !held.members.contains(&from) {
-            if self.router.access(&incoming.kind) == Some(Access::Member) {
+            let is_refused = match self.router.access(&incoming.kind) {
+                Some(Access::Member) => true,
+                Some(Access::FormerMember) => !held.former_members.contains(&from),
+                Some(Access::SecretHolder) | None => false,
+            };
+            if is_refused {
                 tracing::warn!(%from, address = ?incoming.from.address, kind = incoming.kind, "refused a call from outside the layout");
                 return Box::pin(async move { Err(not_a_member(from)) });
             }

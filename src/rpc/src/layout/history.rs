@@ -175,6 +175,11 @@ impl LayoutHistory {
         self.live().flat_map(|version| version.roles.keys().copied()).collect()
     }
 
+    /// Every node with a role in a version that is kept, live or not.
+    pub fn remembered_nodes(&self) -> BTreeSet<NodeId> {
+        self.versions.values().flat_map(|version| version.roles.keys().copied()).collect()
+    }
+
     /// Every node that holds data in a live version.
     pub fn live_storage_nodes(&self) -> BTreeSet<NodeId> {
         self.live().flat_map(|version| version.storage_nodes().iter().copied()).collect()

@@ -62,6 +62,8 @@ pub(crate) struct Held {
     pub(crate) digest: [u8; 32],
     /// Nodes with a role in a live version.
     pub(crate) members: BTreeSet<NodeId>,
+    /// Nodes with a role in any version that is remembered.
+    pub(crate) former_members: BTreeSet<NodeId>,
     /// Held by every operation that planned with this version.
     pub(crate) in_use: Arc<()>,
 }
@@ -69,7 +71,8 @@ pub(crate) struct Held {
 impl Held {
     fn new(history: LayoutHistory, in_use: Arc<()>) -> Held {
         let mark = LayoutMark { version: history.current().version, digest: history.current().digest() };
-        Held { mark, digest: history.digest(), members: history.live_nodes(), history: Arc::new(history), in_use }
+        let (digest, members, former_members) = (history.digest(), history.live_nodes(), history.remembered_nodes());
+        Held { mark, digest, members, former_members, history: Arc::new(history), in_use }
     }
 }
 

@@ -174,6 +174,33 @@ fn blocks_that_nobody_could_give_are_fetched_as_soon_as_somebody_is_back() {
 }
 
 #[test]
+fn a_node_that_was_removed_hands_over_what_it_has_and_is_empty_then() {
+    for_each_seed(|seed| async move {
+        let options = ClusterOptions { node_count: 4, zone_count: 4, ..ClusterOptions::rough() };
+        let mut cluster = Cluster::start(seed, options).await;
+        let bucket = cluster.make_bucket(0, "removed").await;
+        for (number, key) in keys(6).iter().enumerate() {
+            put(&cluster, number % 4, &bucket, key, text(number)).await;
+        }
+        sleep(Duration::from_secs(60)).await;
+        assert!(0 < files(&cluster, 3), "seed {seed}");
+        cluster.change_layout(0, vec![(3, RoleChange::Remove)]).await;
+        cluster.await_moved().await;
+        // In virtual time: longer than the first waits between tries.
+        let deadline = Instant::now() + Duration::from_secs(600);
+        while 0 < files(&cluster, 3) {
+            let errored = cluster.node(3).resync.errored(3).await.unwrap();
+            assert!(Instant::now() < deadline, "seed {seed}: {} blocks are still there: {errored:?}", files(&cluster, 3));
+            sleep(Duration::from_secs(1)).await;
+        }
+        cluster.crash(3);
+        for (number, key) in keys(6).iter().enumerate() {
+            assert_eq!(content(&cluster, number % 3, &bucket, key).await, Some(text(number)), "seed {seed}");
+        }
+    });
+}
+
+#[test]
 fn blocks_of_overwritten_and_deleted_objects_go_and_those_of_live_ones_stay() {
     for_each_seed(|seed| async move {
         let cluster = Cluster::start(seed, ClusterOptions::rough()).await;
