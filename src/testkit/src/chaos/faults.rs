@@ -149,7 +149,7 @@ impl Torment<'_> {
     }
 
     async fn destroy(&mut self, fault: Fault) -> Result<(), Failure> {
-        let members: Vec<usize> = self.cluster.members.iter().copied().collect();
+        let members = self.cluster.members.all();
         let index = members[self.rng.random_range(0..members.len())];
         self.note(fault, index);
         let node = &mut self.cluster.nodes[index];

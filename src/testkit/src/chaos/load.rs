@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use super::{
     Options,
     keys::{Held, Race, Stored, Value},
-    nodes::{BUCKET, Cluster},
+    nodes::{BUCKET, Cluster, Members},
     report::Report,
 };
 use crate::load::{Answer, Ask, Client, Content, RequestError, path_of, query_of};
@@ -54,6 +54,7 @@ impl Load {
             let worker = Worker {
                 number,
                 client: client_of(cluster, 0..cluster.nodes.len()),
+                members: cluster.members.clone(),
                 rng: ChaCha8Rng::seed_from_u64(options.seed ^ ((number as u64 + 1) << 32)),
                 over: over.clone(),
                 begun: Instant::now(),
@@ -84,6 +85,7 @@ impl Load {
 struct Worker {
     number: usize,
     client: Client,
+    members: Members,
     rng: ChaCha8Rng,
     over: Arc<AtomicBool>,
     begun: Instant,
@@ -164,6 +166,11 @@ impl Worker {
         self.report
     }
 
+    /// Asks the node whose turn it is, of those that have a role.
+    async fn ask(&self, turn: u64, ask: Ask<'_>) -> Result<Answer, RequestError> {
+        self.client.ask(self.members.nth(turn), ask).await
+    }
+
     /// A key that is not in doubt.
     fn some_key(&mut self) -> String {
         let slot = self.rng.random_range(0..KEYS_COUNT);
@@ -200,13 +207,13 @@ impl Worker {
     async fn put(&mut self, turn: u64, key: String) {
         let Made { stored, body } = self.make_some();
         let begun = Instant::now();
-        let answer = self.client.ask(turn, Ask { method: Method::PUT, key: &key, body, ..Ask::default() }).await;
+        let answer = self.ask(turn, Ask { method: Method::PUT, key: &key, body, ..Ask::default() }).await;
         self.note_write("put", key, Some(stored), outcome_of(answer), begun);
     }
 
     async fn delete(&mut self, turn: u64, key: String) {
         let begun = Instant::now();
-        let answer = self.client.ask(turn, Ask { method: Method::DELETE, key: &key, ..Ask::default() }).await;
+        let answer = self.ask(turn, Ask { method: Method::DELETE, key: &key, ..Ask::default() }).await;
         self.note_write("delete", key, None, outcome_of(answer), begun);
     }
 
@@ -215,7 +222,7 @@ impl Worker {
         let Some(stored) = self.sure(&source).filter(|_| source != key) else { return self.put(turn, key).await };
         let headers = vec![("x-amz-copy-source", path_of(BUCKET, &source))];
         let begun = Instant::now();
-        let answer = self.client.ask(turn, Ask { method: Method::PUT, key: &key, headers, ..Ask::default() }).await;
+        let answer = self.ask(turn, Ask { method: Method::PUT, key: &key, headers, ..Ask::default() }).await;
         let outcome = match outcome_of(answer) {
             Outcome::Done(answer) if !String::from_utf8_lossy(&answer.body).contains("<CopyObjectResult") => {
                 Outcome::Unknown(complaint(&answer))
@@ -235,7 +242,7 @@ impl Worker {
         let (Made { stored, body }, is_there) = (self.make_some(), self.sure(&key).is_some());
         let headers = vec![("if-none-match", "*".to_string())];
         let begun = Instant::now();
-        let answer = self.client.ask(turn, Ask { method: Method::PUT, key: &key, headers, body, ..Ask::default() }).await;
+        let answer = self.ask(turn, Ask { method: Method::PUT, key: &key, headers, body, ..Ask::default() }).await;
         self.note_conditional("create", key, stored, !is_there, outcome_of(answer), begun);
     }
 
@@ -246,7 +253,7 @@ impl Worker {
         let Made { stored, body } = self.make_some();
         let headers = vec![("if-match", if is_right { etag } else { "\"00000000000000000000000000000000\"".to_string() })];
         let begun = Instant::now();
-        let answer = self.client.ask(turn, Ask { method: Method::PUT, key: &key, headers, body, ..Ask::default() }).await;
+        let answer = self.ask(turn, Ask { method: Method::PUT, key: &key, headers, body, ..Ask::default() }).await;
         self.note_conditional("replace", key, stored, is_right, outcome_of(answer), begun);
     }
 
@@ -263,8 +270,7 @@ impl Worker {
     /// Uploads in parts; an upload that cannot be brought to its end is left behind.
     async fn upload(&mut self, turn: u64, key: String) {
         let (Made { mut stored, body }, begun) = (self.make(&PARTS_BYTES), Instant::now());
-        let began =
-            self.client.ask(turn, Ask { method: Method::POST, key: &key, query: query_of(&[("uploads", "")]), ..Ask::default() }).await;
+        let began = self.ask(turn, Ask { method: Method::POST, key: &key, query: query_of(&[("uploads", "")]), ..Ask::default() }).await;
         let began = match outcome_of(began) {
             Outcome::Done(answer) => answer,
             outcome => return self.note_step("upload begun", &key, outcome, begun),
@@ -280,7 +286,7 @@ impl Worker {
             let body = body.slice(from..from + len_bytes);
             from += len_bytes;
             // The parts go through different nodes.
-            let sent = self.client.ask(turn + index as u64, Ask { method: Method::PUT, key: &key, query, body, ..Ask::default() }).await;
+            let sent = self.ask(turn + index as u64, Ask { method: Method::PUT, key: &key, query, body, ..Ask::default() }).await;
             match outcome_of(sent) {
                 Outcome::Done(answer) => {
                     let etag = etag_of(&answer).unwrap_or_default();
@@ -291,7 +297,7 @@ impl Worker {
         }
         let body = format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>").into();
         let query = query_of(&[("uploadId", upload)]);
-        let answer = self.client.ask(turn + 2, Ask { method: Method::POST, key: &key, query, body, ..Ask::default() }).await;
+        let answer = self.ask(turn + 2, Ask { method: Method::POST, key: &key, query, body, ..Ask::default() }).await;
         let outcome = match outcome_of(answer) {
             // The status may have gone out before the outcome was known.
             Outcome::Done(answer) => {
@@ -347,7 +353,7 @@ impl Worker {
         let (Made { stored, body }, key) = (self.make(&[SIZES_BYTES[0]]), format!("race/{number}"));
         let headers = vec![("if-none-match", "*".to_string())];
         let begun = Instant::now();
-        let answer = self.client.ask(turn, Ask { method: Method::PUT, key: &key, headers, body, ..Ask::default() }).await;
+        let answer = self.ask(turn, Ask { method: Method::PUT, key: &key, headers, body, ..Ask::default() }).await;
         let entry = match outcome_of(answer) {
             Outcome::Done(_) => Race::Won(Arc::new(stored)),
             Outcome::Unmet => Race::Lost,
@@ -368,7 +374,7 @@ impl Worker {
         let key = if self.rng.random_range(0..4) == 0 { doubtful.unwrap_or(key) } else { key };
         let Some(held) = self.report.expected.get_mut(&key) else { return };
         let begun = Instant::now();
-        match read(&self.client, turn, &key, held).await {
+        match read(&self.client, self.members.nth(turn), &key, held).await {
             Read::Right(_) => self.report.note_answer("get", begun.elapsed()),
             Read::Wrong(why) => self.report.lost.push(format!("while it ran, {why}")),
             Read::Failed(why) => self.report.note_failure("get", &why, begun.elapsed()),
@@ -379,7 +385,7 @@ impl Worker {
         let prefix = format!("{}/", self.number);
         let query = query_of(&[("list-type", "2"), ("max-keys", "1000"), ("prefix", &prefix)]);
         let begun = Instant::now();
-        let answer = match self.client.ask(turn, Ask { method: Method::GET, query, ..Ask::default() }).await {
+        let answer = match self.ask(turn, Ask { method: Method::GET, query, ..Ask::default() }).await {
             Ok(answer) if answer.status.is_success() => answer,
             Ok(answer) if answer.status.is_client_error() => {
                 return self.report.lost.push(format!("while it ran, list of {prefix}: {}", complaint(&answer)));

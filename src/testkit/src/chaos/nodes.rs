@@ -6,6 +6,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,6 +14,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::{
@@ -46,12 +48,28 @@ pub(super) struct Node {
     has_copy: bool,
 }
 
+/// The nodes that have a role in the layout: clients ask no others. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Members(Arc<Mutex<BTreeSet<usize>>>);
+
+impl Members {
+    /// In ascending order.
+    pub(super) fn all(&self) -> Vec<usize> {
+        self.0.lock().iter().copied().collect()
+    }
+
+    /// The one whose turn it is.
+    pub(super) fn nth(&self, turn: u64) -> u64 {
+        let all = self.all();
+        all[turn as usize % all.len()] as u64
+    }
+}
+
 /// All of them.
 pub(super) struct Cluster {
     pub nodes: Vec<Node>,
     pub credentials: Credentials,
-    /// Nodes that have a role in the layout.
-    pub members: BTreeSet<usize>,
+    pub members: Members,
 }
 
 impl Node {
@@ -354,17 +372,21 @@ impl Cluster {
         nodes[0].cli_patiently(&["bucket", "create", BUCKET]).await?;
         let allow = ["bucket", "allow", BUCKET, "--key", &credentials.access_key_id, "--read", "--write", "--owner"];
         nodes[0].cli_patiently(&allow).await?;
-        Ok(Cluster { members: (0..nodes.len()).collect(), nodes, credentials })
+        let members = Members(Arc::new(Mutex::new((0..nodes.len()).collect())));
+        Ok(Cluster { members, nodes, credentials })
     }
 
     /// Takes a node out of the layout, or back in, or changes its capacity where no node can be spared; and applies that through another node.
-    pub(super) async fn change_layout(&mut self, index: usize) -> Result<(), Failure> {
+    pub(super) async fn change_layout(&self, index: usize) -> Result<(), Failure> {
         let asked = (1..self.nodes.len()).map(|step| (index + step) % self.nodes.len()).find(|asked| self.nodes[*asked].runs());
         let asked = &self.nodes[asked.ok_or_else(|| Failure("no node runs that could be asked for a layout".into()))?];
         let id = &self.nodes[index].short_id;
         let version = current_version(&asked.cli_patiently(&["layout", "history"]).await?)?;
-        let leaves = self.members.contains(&index) && 3 < self.members.len();
+        let members = self.members.all();
+        let leaves = members.contains(&index) && 3 < members.len();
         if leaves {
+            // Its clients are sent elsewhere first.
+            self.members.0.lock().remove(&index);
             asked.cli_patiently(&["layout", "remove", id]).await?;
         } else {
             let (zone, capacity) = (format!("zone{index}"), format!("{}G", 8 + version % 5));
@@ -383,11 +405,9 @@ impl Cluster {
             }
             sleep(Duration::from_millis(500)).await;
         }
-        if leaves {
-            self.members.remove(&index)
-        } else {
-            self.members.insert(index)
-        };
+        if !leaves {
+            self.members.0.lock().insert(index);
+        }
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! At the end every key is read back from every node, and all nodes must say the same.
+//! At the end every key is read back from every node that has a role, and all of them must say the same.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 type Keys = Arc<Mutex<std::vec::IntoIter<(String, Held)>>>;
 
-/// Reads every key back from every node.
+/// Reads every key back from every node that has a role.
 pub(super) async fn read_all_back(cluster: &Cluster, report: &mut Report) {
     for (key, tries) in std::mem::take(&mut report.races) {
         match judge_race(&tries) {
@@ -36,7 +36,7 @@ pub(super) async fn read_all_back(cluster: &Cluster, report: &mut Report) {
         }
     }
     let deadline = Instant::now() + TIME_MAX;
-    for node in &cluster.nodes {
+    for node in cluster.members.all().into_iter().map(|index| &cluster.nodes[index]) {
         let keys: Vec<(String, Held)> = report.expected.clone().into_iter().collect();
         let keys: Keys = Arc::new(Mutex::new(keys.into_iter()));
         let readers: Vec<_> = (0..READERS_COUNT)
