@@ -71,6 +71,10 @@ pub const RESYNC_BACKOFF_MAX: Duration = Duration::from_secs(64 * 60);
 pub const RESYNC_WORKERS_MAX_COUNT: usize = 8;
 /// `resync-worker-count` when it was never set.
 pub const RESYNC_WORKERS_DEFAULT_COUNT: usize = 1;
+/// Blocks that a resync worker attends to at once. Then it rests.
+pub const RESYNC_STEP_MAX_COUNT: usize = 16;
+/// Bytes of the blocks that it attends to at once, by `block_size`; one block in any case.
+pub const RESYNC_STEP_MAX_BYTES: usize = 16 * MIB;
 /// `resync-tranquility` when it was never set.
 pub const RESYNC_TRANQUILITY_DEFAULT: u32 = 2;
 /// Entries of the block queue read at once.

@@ -17,7 +17,7 @@ use super::{Resync, WalkKind};
 use crate::{
     encoding::Compression,
     hash::BlockHash,
-    limits::{ASK_TIMEOUT, DELETION_DELAY, QUEUE_SCAN_INTERVAL, RESYNC_BACKOFF_MIN},
+    limits::{ASK_TIMEOUT, DELETION_DELAY, QUEUE_SCAN_INTERVAL, RESYNC_BACKOFF_MIN, RESYNC_STEP_MAX_COUNT},
     manager::{
         ManagerOptions,
         tests::nodes::{Mode, Nodes, context, id, reference},
@@ -134,6 +134,23 @@ async fn a_node_that_comes_back_during_the_try_that_fails_on_it_is_not_missed() 
     fixture.nodes.set(3, Mode::Down);
     sleep(RESYNC_BACKOFF_MIN / 2).await;
     assert!(fixture.is_on(1, &block).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_node_does_not_make_every_block_wait_for_the_one_before_it() {
+    let fixture = Fixture::new().await;
+    let mut blocks = Vec::new();
+    for number in 0..RESYNC_STEP_MAX_COUNT * 3 {
+        blocks.push(fixture.stored(&format!("{number} ")).await);
+    }
+    blocks.iter().for_each(|block| fixture.nodes.lose_block(1, block));
+    fixture.nodes.set(2, Mode::Silent);
+    assert!(fixture.resync.walk(WalkKind::Repair, &fixture.workers));
+    // Three steps, each with its rest; one after the other the blocks would take an hour.
+    sleep(ASK_TIMEOUT * 12).await;
+    for block in &blocks {
+        assert!(fixture.is_on(1, block).await);
+    }
 }
 
 #[tokio::test(start_paused = true)]

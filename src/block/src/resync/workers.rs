@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, future::BoxFuture};
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use garage_table::{keyspaces, schema::StoreError};
 use garage_util::{
     encoding::Stored,
@@ -17,8 +20,8 @@ use super::{QueueError, Resync};
 use crate::{
     hash::BlockHash,
     limits::{
-        QUEUE_READY_MAX_COUNT, QUEUE_SCAN_COUNT, QUEUE_SCAN_INTERVAL, RESYNC_TRANQUILITY_DEFAULT, RESYNC_WORKERS_DEFAULT_COUNT,
-        RESYNC_WORKERS_MAX_COUNT,
+        QUEUE_READY_MAX_COUNT, QUEUE_SCAN_COUNT, QUEUE_SCAN_INTERVAL, RESYNC_STEP_MAX_BYTES, RESYNC_STEP_MAX_COUNT,
+        RESYNC_TRANQUILITY_DEFAULT, RESYNC_WORKERS_DEFAULT_COUNT, RESYNC_WORKERS_MAX_COUNT,
     },
     reference::QueueEntry,
 };
@@ -111,8 +114,12 @@ impl Resync {
         self.0.worker_wakes.iter().for_each(|wake| wake.wake());
     }
 
-    fn next_ready(&self) -> Option<(BlockHash, QueueEntry)> {
-        self.0.ready.lock().waiting.pop_front()
+    /// What one step attends to: as many blocks as their bytes may be held.
+    fn next_ready(&self) -> Vec<(BlockHash, QueueEntry)> {
+        let blocks_count = RESYNC_STEP_MAX_BYTES / self.0.manager.options().block_size_bytes;
+        let waiting = &mut self.0.ready.lock().waiting;
+        let taken_count = waiting.len().min(blocks_count.clamp(1, RESYNC_STEP_MAX_COUNT));
+        waiting.drain(..taken_count).collect()
     }
 
     fn done_with(&self, hash: BlockHash) {
@@ -182,7 +189,7 @@ impl Worker for Feeder {
     }
 }
 
-/// Attends to one block after the other.
+/// Attends to some blocks at once, then to the next: most of the time goes by on the way to other nodes, or on waiting for one that is silent.
 pub(super) struct ResyncWorker {
     resync: Resync,
     index: usize,
@@ -197,10 +204,17 @@ impl ResyncWorker {
         if self.resync.0.settings.workers_count() <= self.index {
             return Ok(Step::Idle(IDLE));
         }
-        let Some((hash, entry)) = self.resync.next_ready() else { return Ok(Step::Idle(IDLE)) };
-        let attended = self.resync.attend(hash, entry).await;
-        self.resync.done_with(hash);
-        attended?;
+        let batch = self.resync.next_ready();
+        if batch.is_empty() {
+            return Ok(Step::Idle(IDLE));
+        }
+        let resync = &self.resync;
+        let attended = batch.into_iter().map(|(hash, entry)| async move {
+            let attended = resync.attend(hash, entry).await;
+            resync.done_with(hash);
+            attended
+        });
+        join_all(attended).await.into_iter().collect::<Result<(), _>>()?;
         Ok(Step::Busy)
     }
 }
