@@ -1,12 +1,26 @@
 //! Every error code: a request that provokes it, or why none of the calls here answers with it.
 
 use garage_api_common::ErrorCode;
-use garage_model::rows::bucket::{Permissions, Quotas};
+use garage_model::{
+    limits::BUCKETS_MAX,
+    rows::{
+        BUCKET,
+        bucket::{BucketRow, BucketState, Permissions, Quotas},
+    },
+};
+use garage_rpc::register::WriteId;
+use garage_table::{
+    Tables,
+    control::{Effect, control_group},
+    group::RegisterWrite,
+    key::SortKey,
+};
+use garage_util::encoding::Stored;
 
 use crate::{
     client::{Answer, Call, Client, Signed},
     forms::{BOUNDARY, Form, post},
-    server::Server,
+    server::{Cluster, Server, context},
 };
 
 enum Provoked {
@@ -53,6 +67,32 @@ async fn preflight(server: &Server, headers: &[(&str, &str)]) -> Provoked {
 }
 async fn create_bucket(server: &Server, name: &str, document: &str) -> Provoked {
     Answered(server.client.put(&format!("/{name}"), document).await)
+}
+
+/// Adds rows of buckets until there are as many as a cluster may have.
+async fn fill_with_buckets(server: &Server) {
+    let cluster = &server.node.cluster;
+    let content = BucketRow::new(0, 1).to_stored();
+    let row = |number: usize| RegisterWrite {
+        table: BUCKET,
+        key: SortKey([&[0; 24][..], &(number as u64).to_be_bytes()].concat()),
+        id: WriteId::random(cluster.runtime()),
+        content: content.clone(),
+        companions: Vec::new(),
+    };
+    let tables = Tables::new(cluster.clone(), &server.node.store);
+    let written = tables.write(&control_group(), (1..BUCKETS_MAX).map(row).collect(), context()).await.unwrap();
+    assert!(written.iter().all(|row| row.is_ok()));
+}
+/// The state of a bucket while it is checked to be empty, before it is gone.
+async fn begin_to_delete(server: &Server) {
+    let buckets = server.node.access.buckets();
+    let bucket = buckets.resolve(None, "bkt", context()).await.unwrap().unwrap();
+    let mark = |row: &mut BucketRow| {
+        row.state = BucketState::Deleting;
+        Ok(())
+    };
+    buckets.change(bucket.id, Effect::Restricts, context(), mark).await.unwrap();
 }
 
 /// Exhaustive, so that a new code must choose.
@@ -111,7 +151,10 @@ async fn provoke(code: ErrorCode, server: &Server) -> Provoked {
         Code::MissingSecurityHeader => Elsewhere("what is missing has codes of its own"),
         Code::RequestHeaderSectionTooLarge => put(server, "cache-control", &"v".repeat(17 << 10)).await,
         Code::RequestTimeout => Elsewhere("a test of the body's stream waits less long"),
-        Code::TooManyBuckets => Elsewhere("takes 10,000 buckets"),
+        Code::TooManyBuckets => {
+            fill_with_buckets(server).await;
+            create_bucket(server, "one-too-many", "").await
+        }
         Code::UnexpectedContent => Elsewhere("access control has tests of its own"),
         Code::UnresolvableGrantByEmailAddress => Elsewhere("access control has tests of its own"),
         Code::UserKeyMustBeSpecified => Elsewhere("a form without key is InvalidArgument, as S3 answers"),
@@ -187,12 +230,23 @@ async fn provoke(code: ErrorCode, server: &Server) -> Provoked {
         }
         Code::ConditionalRequestConflict => Elsewhere("takes rivals that do not give way; a test of the errors maps contention to it"),
         Code::InvalidBucketState => Elsewhere("object lock has tests of its own"),
-        Code::OperationAborted => Elsewhere("takes a bucket in the middle of its deletion"),
-        Code::InternalError => Elsewhere("takes damage; a test of the errors maps it"),
+        Code::OperationAborted => {
+            begin_to_delete(server).await;
+            put(server, "x-amz-meta-a", "1").await
+        }
+        Code::InternalError => {
+            client.put("/bkt/k", vec![7; 100 << 10]).await.ok();
+            std::fs::remove_dir_all(server.data_dir()).unwrap();
+            get(server, "/bkt/k").await
+        }
         Code::NotImplemented => put(server, "x-amz-write-offset-bytes", "1").await,
-        Code::ServiceUnavailable => Elsewhere("takes nodes that do not answer; a test of the errors maps it"),
+        Code::ServiceUnavailable => {
+            let cluster = Cluster::start().await;
+            cluster.isolate(0);
+            Answered(cluster.owners[0].put("/bkt/k", "x").await)
+        }
         Code::SlowDown => Elsewhere("takes contention; a test of the errors maps it"),
-        Code::InsufficientStorage => Elsewhere("takes a full disk; a test of the errors maps it"),
+        Code::InsufficientStorage => Elsewhere("a test of whole processes fills a disk"),
     }
 }
 

@@ -154,6 +154,7 @@ async fn serve_s3(node: &Node, runtime: &Runtime) -> SocketAddr {
 
 /// Three nodes with the S3 interface, in three zones, with three copies of everything.
 pub struct Cluster {
+    network: MemoryNetwork,
     nodes: Vec<Node>,
     /// The owner of the bucket `bkt`, through each node.
     pub owners: Vec<Client>,
@@ -180,7 +181,14 @@ impl Cluster {
         let owner = |address| Client { address, key: key.id.clone(), secret: secret.clone() };
         let owners: Vec<Client> = addresses.into_iter().map(owner).collect();
         assert_eq!(owners[0].put("/bkt", "").await.status, 200);
-        Cluster { nodes, owners, _dirs: dirs }
+        Cluster { network, nodes, owners, _dirs: dirs }
+    }
+
+    /// Loses every packet between a node and the others.
+    pub fn isolate(&self, index: usize) {
+        let node = self.nodes[index].cluster.local();
+        let others = self.nodes.iter().map(|other| other.cluster.local()).filter(|other| *other != node);
+        others.for_each(|other| self.network.cut(node, other, true));
     }
 
     /// A key without rights, through each node.
