@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::atomic::Ordering};
 
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use garage_net::{CallError, NodeId, Refusal};
 use garage_table::schema::StoreError as TableError;
 use garage_util::runtime::{Interrupted, Lane};
@@ -151,30 +152,41 @@ impl Resync {
     /// Gets a copy from whoever has one: a holder, or a node that held it under an earlier layout.
     async fn fetch(&self, hash: BlockHash, holders: &Holders) -> Result<(), ResyncError> {
         let local = self.0.manager.mesh().local();
-        let mut nodes: Vec<NodeId> = holders.read_order.iter().copied().filter(|node| *node != local).collect();
+        let current: Vec<NodeId> = holders.read_order.iter().copied().filter(|node| *node != local).collect();
         let former = self.0.manager.mesh().former_holders();
-        nodes.extend(former.into_iter().filter(|node| !holders.read_order.contains(node)));
-        let (mut silent, asked_count) = (Vec::new(), nodes.len());
-        for node in nodes {
-            match self.fetch_from(node, hash).await {
-                Ok(Some(block)) => {
-                    self.0.manager.service().mend(hash, block).await?;
-                    self.0.counters.received_count.fetch_add(1, Ordering::Relaxed);
-                    return Ok(());
-                }
-                Ok(None) => {}
+        let former: Vec<NodeId> = former.into_iter().filter(|node| !holders.read_order.contains(node)).collect();
+        let (mut silent, asked_count) = (Vec::new(), current.len() + former.len());
+        for nodes in [current, former] {
+            let Some(block) = self.fetch_from_any(nodes, hash, &mut silent).await else { continue };
+            self.0.manager.service().mend(hash, block).await?;
+            self.0.counters.received_count.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        Err(ResyncError::NoCopy { asked_count, silent })
+    }
+
+    /// A good copy from one of these nodes, all asked at once: the nearest answers first, and a silent one is not waited for while another has it.
+    async fn fetch_from_any(&self, nodes: Vec<NodeId>, hash: BlockHash, silent: &mut Vec<NodeId>) -> Option<EncodedBlock> {
+        let mut answers: FuturesUnordered<_> = nodes.into_iter().map(|node| async move { (node, self.ask(node, hash).await) }).collect();
+        while let Some((node, answer)) = answers.next().await {
+            let fetched = match answer.map(|known| known.stored_len_bytes) {
+                Ok(None) => continue,
+                Ok(Some(len_bytes)) => self.fetch_from(node, hash, len_bytes).await,
+                Err(error) => Err(error.to_string()),
+            };
+            match fetched {
+                Ok(block) => return Some(block),
                 Err(reason) => {
                     tracing::debug!(%hash, node = %node.short(), reason, "a block could not be fetched from this node");
                     silent.push(node);
                 }
             }
         }
-        Err(ResyncError::NoCopy { asked_count, silent })
+        None
     }
 
-    /// A node's copy, checked; `None`: it has none.
-    async fn fetch_from(&self, node: NodeId, hash: BlockHash) -> Result<Option<EncodedBlock>, String> {
-        let Some(len_bytes) = self.ask(node, hash).await.map_err(|error| error.to_string())?.stored_len_bytes else { return Ok(None) };
+    /// The copy of a node that has one, checked.
+    async fn fetch_from(&self, node: NodeId, hash: BlockHash, len_bytes: u64) -> Result<EncodedBlock, String> {
         let len_bytes = u32::try_from(len_bytes).map_err(|_| format!("it has a file of {len_bytes} bytes, longer than any block"))?;
         let context = deadline(RESYNC_BLOCK_TIMEOUT);
         let sent = self.0.manager.mesh().fetch(node, GetBlock { hash, len_bytes }, context).await;
@@ -183,7 +195,7 @@ impl Resync {
         let block = EncodedBlock { encoding: header.encoding, bytes: body.map_err(|error| error.to_string())? };
         let checked = self.0.runtime.blocking(Lane::Compute, move || block.decode(hash).map(|_content| block)).await;
         match checked.map_err(|error| error.to_string())? {
-            Ok(block) => Ok(Some(block)),
+            Ok(block) => Ok(block),
             Err(corrupt) => {
                 // Its node looks at it, sets it aside and fetches another.
                 let check = crate::message::CheckBlock { hash };
@@ -201,14 +213,19 @@ impl Resync {
         known.blocks.first().copied().ok_or_else(refused)
     }
 
+    /// What each of these nodes knows of a block; all are asked at once.
+    async fn ask_each(&self, nodes: impl IntoIterator<Item = NodeId>, hash: BlockHash) -> Vec<(NodeId, Result<BlockKnown, CallError>)> {
+        join_all(nodes.into_iter().map(|node| async move { (node, self.ask(node, hash).await) })).await
+    }
+
     /// Sees that every node that holds the block by the layout has it, then lets the copy here go.
     async fn hand_over(&self, hash: BlockHash, entry: &QueueEntry, holders: &Holders) -> Result<Outcome, ResyncError> {
         let references = self.0.manager.service().references().of(hash).await?;
         let live = references.iter().find(|(_, row)| row.state != ReferenceState::Dropped);
         let mut wanted_by_count = 0;
-        for node in holders.write.nodes() {
+        for (node, answer) in self.ask_each(holders.write.nodes(), hash).await {
             let lacks = |reason: String| ResyncError::HolderLacks { node, reason };
-            let known = self.ask(node, hash).await.map_err(|error| lacks(error.to_string()))?;
+            let known = answer.map_err(|error| lacks(error.to_string()))?;
             wanted_by_count += usize::from(known.is_needed);
             match (known.stored_len_bytes, live) {
                 (Some(_), _) => {}
@@ -259,8 +276,9 @@ impl Resync {
     async fn ask_whether_needed(&self, hash: BlockHash, holders: &Holders) -> Result<(), ResyncError> {
         let local = self.0.manager.mesh().local();
         let (mut answered, mut silent) = (BTreeSet::from([local]), Vec::new());
-        for node in holders.write.nodes().into_iter().filter(|node| *node != local) {
-            match self.ask(node, hash).await {
+        let others = holders.write.nodes().into_iter().filter(|node| *node != local);
+        for (node, answer) in self.ask_each(others, hash).await {
+            match answer {
                 Ok(known) if known.is_needed => return Err(ResyncError::NeededElsewhere),
                 Ok(_) => {
                     answered.insert(node);
