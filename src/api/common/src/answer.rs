@@ -33,9 +33,9 @@ pub fn add_stored(out: &mut HeaderMap, etag: &str, checksum: Option<&StoredCheck
 /// Adds `x-amz-checksum-*` and `x-amz-checksum-type`.
 pub fn add_checksum(out: &mut HeaderMap, checksum: Option<&StoredChecksum>, part_count: Option<u32>) {
     let Some(checksum) = checksum else { return };
-    let name = HeaderName::from_static(checksums::to_api(checksum.algorithm).header());
+    let name = HeaderName::from_static(checksum.algorithm.header());
     headers::put(out, name, &checksums::text(checksum, part_count));
-    headers::put(out, HeaderName::from_static("x-amz-checksum-type"), checksums::kind_to_api(checksum.kind).name());
+    headers::put(out, HeaderName::from_static("x-amz-checksum-type"), checksum.kind.name());
 }
 
 /// Adds what a part is answered with: its ETag, and its checksum without a type, which is the object's.

@@ -7,6 +7,7 @@ use std::hash::Hasher as _;
 use ::http::HeaderMap;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use crc_fast::CrcAlgorithm;
+pub use garage_model::rows::checksum::{ChecksumAlgorithm, ChecksumType};
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
@@ -15,168 +16,49 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::S3Error;
 
-/// A checksum algorithm that this server computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ChecksumAlgorithm {
-    /// CRC-32 (ISO-HDLC).
-    Crc32,
-    /// CRC-32C (Castagnoli).
-    Crc32c,
-    /// CRC-64/NVME.
-    Crc64Nvme,
-    /// SHA-1.
-    Sha1,
-    /// SHA-256.
-    Sha256,
-    /// SHA-512.
-    Sha512,
-    /// MD5.
-    Md5,
-    /// XXH64.
-    XxHash64,
-    /// XXH3 with 64 bits.
-    XxHash3,
-    /// XXH3 with 128 bits.
-    XxHash128,
-}
-
 /// Characters of the longest base64 form, that of SHA-512.
 const BASE64_MAX_CHARS: usize = 88;
 /// Headers that start like checksums but are settings.
 const SETTINGS: [&str; 3] = ["x-amz-checksum-mode", "x-amz-checksum-algorithm", "x-amz-checksum-type"];
 const HEADER_PREFIX: &str = "x-amz-checksum-";
 
-impl ChecksumAlgorithm {
-    /// All algorithms.
-    pub const ALL: [ChecksumAlgorithm; 10] = [
-        ChecksumAlgorithm::Crc32,
-        ChecksumAlgorithm::Crc32c,
-        ChecksumAlgorithm::Crc64Nvme,
-        ChecksumAlgorithm::Sha1,
-        ChecksumAlgorithm::Sha256,
-        ChecksumAlgorithm::Sha512,
-        ChecksumAlgorithm::Md5,
-        ChecksumAlgorithm::XxHash64,
-        ChecksumAlgorithm::XxHash3,
-        ChecksumAlgorithm::XxHash128,
-    ];
-
-    /// The name in headers' values and XML: `CRC32`, `CRC64NVME`, ...
-    pub fn name(self) -> &'static str {
-        match self {
-            ChecksumAlgorithm::Crc32 => "CRC32",
-            ChecksumAlgorithm::Crc32c => "CRC32C",
-            ChecksumAlgorithm::Crc64Nvme => "CRC64NVME",
-            ChecksumAlgorithm::Sha1 => "SHA1",
-            ChecksumAlgorithm::Sha256 => "SHA256",
-            ChecksumAlgorithm::Sha512 => "SHA512",
-            ChecksumAlgorithm::Md5 => "MD5",
-            ChecksumAlgorithm::XxHash64 => "XXHASH64",
-            ChecksumAlgorithm::XxHash3 => "XXHASH3",
-            ChecksumAlgorithm::XxHash128 => "XXHASH128",
-        }
-    }
-    /// The header that carries a value, lower case.
-    pub fn header(self) -> &'static str {
-        match self {
-            ChecksumAlgorithm::Crc32 => "x-amz-checksum-crc32",
-            ChecksumAlgorithm::Crc32c => "x-amz-checksum-crc32c",
-            ChecksumAlgorithm::Crc64Nvme => "x-amz-checksum-crc64nvme",
-            ChecksumAlgorithm::Sha1 => "x-amz-checksum-sha1",
-            ChecksumAlgorithm::Sha256 => "x-amz-checksum-sha256",
-            ChecksumAlgorithm::Sha512 => "x-amz-checksum-sha512",
-            ChecksumAlgorithm::Md5 => "x-amz-checksum-md5",
-            ChecksumAlgorithm::XxHash64 => "x-amz-checksum-xxhash64",
-            ChecksumAlgorithm::XxHash3 => "x-amz-checksum-xxhash3",
-            ChecksumAlgorithm::XxHash128 => "x-amz-checksum-xxhash128",
-        }
-    }
-    /// The XML element that carries a value.
-    pub fn element(self) -> &'static str {
-        match self {
-            ChecksumAlgorithm::Crc32 => "ChecksumCRC32",
-            ChecksumAlgorithm::Crc32c => "ChecksumCRC32C",
-            ChecksumAlgorithm::Crc64Nvme => "ChecksumCRC64NVME",
-            ChecksumAlgorithm::Sha1 => "ChecksumSHA1",
-            ChecksumAlgorithm::Sha256 => "ChecksumSHA256",
-            ChecksumAlgorithm::Sha512 => "ChecksumSHA512",
-            ChecksumAlgorithm::Md5 => "ChecksumMD5",
-            ChecksumAlgorithm::XxHash64 => "ChecksumXXHASH64",
-            ChecksumAlgorithm::XxHash3 => "ChecksumXXHASH3",
-            ChecksumAlgorithm::XxHash128 => "ChecksumXXHASH128",
-        }
-    }
-    /// Bytes of a raw value.
-    pub fn len_bytes(self) -> usize {
-        match self {
-            ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c => 4,
-            ChecksumAlgorithm::Crc64Nvme | ChecksumAlgorithm::XxHash64 | ChecksumAlgorithm::XxHash3 => 8,
-            ChecksumAlgorithm::Md5 | ChecksumAlgorithm::XxHash128 => 16,
-            ChecksumAlgorithm::Sha1 => 20,
-            ChecksumAlgorithm::Sha256 => 32,
-            ChecksumAlgorithm::Sha512 => 64,
-        }
-    }
-    /// Reads a name, in any case. Errors: 400 `InvalidRequest`.
-    pub fn from_name(name: &str) -> Result<ChecksumAlgorithm, S3Error> {
-        let upper = name.trim().to_ascii_uppercase();
-        let found = Self::ALL.into_iter().find(|algorithm| algorithm.name() == upper);
-        found.ok_or_else(|| {
-            let known = Self::ALL.map(ChecksumAlgorithm::name).join(", ");
-            let message = format!("Checksum algorithm provided is unsupported. Please try again with any of the valid types: [{known}]");
-            S3Error::invalid_request(message)
-        })
-    }
-    /// The multipart type used when a client names only the algorithm.
-    pub fn default_type(self) -> ChecksumType {
-        if self == ChecksumAlgorithm::Crc64Nvme { ChecksumType::FullObject } else { ChecksumType::Composite }
-    }
-    /// 400 `InvalidRequest` for pairs S3 does not have: CRC64NVME with COMPOSITE, and FULL_OBJECT with what can't be combined from parts.
-    pub fn check_type(self, kind: ChecksumType) -> Result<(), S3Error> {
-        let legal = match self {
-            ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c => true,
-            ChecksumAlgorithm::Crc64Nvme => kind == ChecksumType::FullObject,
-            _ => kind == ChecksumType::Composite,
-        };
-        if legal {
-            return Ok(());
-        }
-        let algorithm = self.name().to_ascii_lowercase();
-        Err(S3Error::invalid_request(format!("The {} checksum type cannot be used with the {algorithm} checksum algorithm.", kind.name())))
-    }
-    fn crc(self) -> Option<CrcAlgorithm> {
-        match self {
-            ChecksumAlgorithm::Crc32 => Some(CrcAlgorithm::Crc32IsoHdlc),
-            ChecksumAlgorithm::Crc32c => Some(CrcAlgorithm::Crc32Iscsi),
-            ChecksumAlgorithm::Crc64Nvme => Some(CrcAlgorithm::Crc64Nvme),
-            _ => None,
-        }
-    }
+/// Reads the name of an algorithm, in any case. Errors: 400 `InvalidRequest`.
+pub fn algorithm_named(name: &str) -> Result<ChecksumAlgorithm, S3Error> {
+    let upper = name.trim().to_ascii_uppercase();
+    let found = ChecksumAlgorithm::ALL.into_iter().find(|algorithm| algorithm.name() == upper);
+    found.ok_or_else(|| {
+        let known = ChecksumAlgorithm::ALL.map(ChecksumAlgorithm::name).join(", ");
+        let message = format!("Checksum algorithm provided is unsupported. Please try again with any of the valid types: [{known}]");
+        S3Error::invalid_request(message)
+    })
 }
 
-/// How the checksum of a multipart object is formed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ChecksumType {
-    /// The algorithm over the parts' raw checksums, with `-N` appended.
-    Composite,
-    /// The algorithm over the whole content.
-    FullObject,
+/// Reads `COMPOSITE` or `FULL_OBJECT`. Errors: 400 `InvalidRequest`.
+pub fn type_named(name: &str) -> Result<ChecksumType, S3Error> {
+    let found = [ChecksumType::Composite, ChecksumType::FullObject].into_iter().find(|kind| kind.name() == name.trim());
+    found.ok_or_else(|| S3Error::invalid_request("Value for x-amz-checksum-type header is invalid."))
 }
-impl ChecksumType {
-    /// `COMPOSITE` or `FULL_OBJECT`.
-    pub fn name(self) -> &'static str {
-        match self {
-            ChecksumType::Composite => "COMPOSITE",
-            ChecksumType::FullObject => "FULL_OBJECT",
-        }
+
+/// 400 `InvalidRequest` for pairs S3 does not have: CRC64NVME with COMPOSITE, and FULL_OBJECT with what can't be combined from parts.
+pub fn check_type(algorithm: ChecksumAlgorithm, kind: ChecksumType) -> Result<(), S3Error> {
+    let legal = match algorithm {
+        ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c => true,
+        ChecksumAlgorithm::Crc64Nvme => kind == ChecksumType::FullObject,
+        _ => kind == ChecksumType::Composite,
+    };
+    if legal {
+        return Ok(());
     }
-    /// Reads the name. Errors: 400 `InvalidRequest`.
-    pub fn from_name(name: &str) -> Result<ChecksumType, S3Error> {
-        match name.trim() {
-            "COMPOSITE" => Ok(ChecksumType::Composite),
-            "FULL_OBJECT" => Ok(ChecksumType::FullObject),
-            _ => Err(S3Error::invalid_request("Value for x-amz-checksum-type header is invalid.")),
-        }
+    let algorithm = algorithm.name().to_ascii_lowercase();
+    Err(S3Error::invalid_request(format!("The {} checksum type cannot be used with the {algorithm} checksum algorithm.", kind.name())))
+}
+
+fn crc_of(algorithm: ChecksumAlgorithm) -> Option<CrcAlgorithm> {
+    match algorithm {
+        ChecksumAlgorithm::Crc32 => Some(CrcAlgorithm::Crc32IsoHdlc),
+        ChecksumAlgorithm::Crc32c => Some(CrcAlgorithm::Crc32Iscsi),
+        ChecksumAlgorithm::Crc64Nvme => Some(CrcAlgorithm::Crc64Nvme),
+        _ => None,
     }
 }
 
@@ -308,7 +190,7 @@ pub fn composite_text(value: &ChecksumValue, parts_count: usize) -> String {
 
 /// The FULL_OBJECT value of a multipart object from its parts' values and lengths in bytes; `None` for hashes, which cannot be combined.
 pub fn combine_full_object(algorithm: ChecksumAlgorithm, parts: &[(ChecksumValue, u64)]) -> Option<ChecksumValue> {
-    let crc_algorithm = algorithm.crc()?;
+    let crc_algorithm = crc_of(algorithm)?;
     let combined = parts.iter().fold(crc_fast::checksum(crc_algorithm, b""), |sum, (part, len_bytes)| {
         // The library's combination over an empty right side is not defined by its documentation; adding nothing changes nothing.
         if *len_bytes == 0 { sum } else { crc_fast::checksum_combine(crc_algorithm, sum, part.crc(), *len_bytes) }
@@ -347,7 +229,7 @@ impl DeclaredChecksum {
 
     fn check_sdk_algorithm(&self, headers: &HeaderMap) -> Result<(), S3Error> {
         let Some(name) = headers.get("x-amz-sdk-checksum-algorithm") else { return Ok(()) };
-        let wanted = ChecksumAlgorithm::from_name(name.to_str().unwrap_or_default())
+        let wanted = algorithm_named(name.to_str().unwrap_or_default())
             .map_err(|_| S3Error::invalid_request("Value for x-amz-sdk-checksum-algorithm header is invalid."))?;
         match self.algorithm() {
             Some(found) if found == wanted => Ok(()),
@@ -387,7 +269,7 @@ fn text_in(headers: &HeaderMap) -> Result<Option<(ChecksumAlgorithm, String)>, S
         if SETTINGS.contains(&name.as_str()) {
             continue;
         }
-        let algorithm = ChecksumAlgorithm::from_name(algorithm)?;
+        let algorithm = algorithm_named(algorithm)?;
         if found.is_some() {
             return Err(S3Error::invalid_request("Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."));
         }
@@ -403,7 +285,7 @@ fn trailer_in(headers: &HeaderMap) -> Result<Option<ChecksumAlgorithm>, S3Error>
         for name in line.to_str().map_err(|_| unsupported())?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
             let lower = name.to_ascii_lowercase();
             let name = lower.strip_prefix(HEADER_PREFIX).ok_or_else(unsupported)?;
-            let algorithm = ChecksumAlgorithm::from_name(name).map_err(|_| unsupported())?;
+            let algorithm = algorithm_named(name).map_err(|_| unsupported())?;
             if found.replace(algorithm).is_some() {
                 return Err(S3Error::invalid_request("Expecting a single x-amz-checksum- header"));
             }
@@ -418,8 +300,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        ChecksumAlgorithm, ChecksumType, ChecksumValue, DeclaredChecksum, Hasher, checksum_of, combine_full_object, completion_value,
-        composite, composite_text,
+        ChecksumAlgorithm, ChecksumType, ChecksumValue, DeclaredChecksum, Hasher, algorithm_named, check_type, checksum_of,
+        combine_full_object, completion_value, composite, composite_text,
     };
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -481,12 +363,12 @@ mod tests {
 
     #[test]
     fn only_legal_pairs_of_algorithm_and_type() {
-        assert!(ChecksumAlgorithm::Crc32.check_type(ChecksumType::FullObject).is_ok());
-        let refused = ChecksumAlgorithm::Sha256.check_type(ChecksumType::FullObject).unwrap_err();
+        assert!(check_type(ChecksumAlgorithm::Crc32, ChecksumType::FullObject).is_ok());
+        let refused = check_type(ChecksumAlgorithm::Sha256, ChecksumType::FullObject).unwrap_err();
         assert_eq!(refused.message, "The FULL_OBJECT checksum type cannot be used with the sha256 checksum algorithm.");
-        assert!(ChecksumAlgorithm::Crc64Nvme.check_type(ChecksumType::Composite).is_err());
+        assert!(check_type(ChecksumAlgorithm::Crc64Nvme, ChecksumType::Composite).is_err());
         for algorithm in ChecksumAlgorithm::ALL {
-            assert!(algorithm.check_type(algorithm.default_type()).is_ok(), "{algorithm:?}");
+            assert!(check_type(algorithm, algorithm.default_type()).is_ok(), "{algorithm:?}");
         }
     }
 
@@ -498,7 +380,7 @@ mod tests {
             b"in one piece".iter().for_each(|byte| hasher.update(&[*byte]));
             assert_eq!(hasher.finish(), whole, "{algorithm:?}");
             assert_eq!(ChecksumValue::from_base64(algorithm, &whole.to_base64()), Some(whole), "{algorithm:?}");
-            assert_eq!(ChecksumAlgorithm::from_name(algorithm.name()).unwrap(), algorithm);
+            assert_eq!(algorithm_named(algorithm.name()).unwrap(), algorithm);
         }
     }
 

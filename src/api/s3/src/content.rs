@@ -12,7 +12,7 @@ use garage_api_common::{
 };
 use garage_model::{
     body::{BodyDigests, BodyFailure, ObjectBody},
-    rows::checksum::ChecksumKind,
+    rows::checksum::ChecksumType,
 };
 use garage_util::runtime::Runtime;
 use http::{HeaderMap, HeaderValue, header};
@@ -28,14 +28,14 @@ pub struct VerifiedContent {
     body: VerifiedBody,
     /// The checksum that is kept with the object.
     kept: ChecksumAlgorithm,
-    kind: ChecksumKind,
+    kind: ChecksumType,
     /// What a source inside the cluster failed with: not the client's fault.
     source_failure: Arc<Mutex<Option<BodyFailure>>>,
 }
 
 impl VerifiedContent {
     /// A request's body; `kept` must be declared by the request or computed by its spec.
-    pub fn new(body: VerifiedBody, kept: ChecksumAlgorithm, kind: ChecksumKind) -> VerifiedContent {
+    pub fn new(body: VerifiedBody, kept: ChecksumAlgorithm, kind: ChecksumType) -> VerifiedContent {
         VerifiedContent { body, kept, kind, source_failure: Arc::default() }
     }
 
@@ -45,7 +45,7 @@ impl VerifiedContent {
         source: impl Stream<Item = Result<Bytes, BodyFailure>> + Send + 'static,
         size_bytes: u64,
         kept: ChecksumAlgorithm,
-        kind: ChecksumKind,
+        kind: ChecksumType,
     ) -> Result<VerifiedContent, S3Error> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size_bytes));

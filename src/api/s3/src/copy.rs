@@ -4,7 +4,7 @@
 
 use garage_api_common::{
     S3Error,
-    checksum::ChecksumAlgorithm,
+    checksum::{ChecksumAlgorithm, algorithm_named},
     conditions::{ReadConditions, Validators, WriteCondition as ParsedCondition},
     http::Body,
     time::iso8601,
@@ -16,7 +16,7 @@ use garage_model::{
     policy::actions,
     rows::{
         access::Tag,
-        checksum::{ChecksumKind, StoredChecksum},
+        checksum::{ChecksumType, StoredChecksum},
         object::ObjectHeaders,
     },
 };
@@ -97,7 +97,7 @@ impl Source {
     /// The algorithm of a copy's checksum: as wanted, else as the source's.
     fn algorithm(&self, wanted: Option<ChecksumAlgorithm>) -> ChecksumAlgorithm {
         let held = self.found.meta.checksum.as_ref();
-        wanted.or_else(|| held.map(|held| checksums::to_api(held.algorithm))).unwrap_or(checksums::DEFAULT)
+        wanted.or_else(|| held.map(|held| held.algorithm)).unwrap_or(checksums::DEFAULT)
     }
     /// The tags that a copy takes along. Errors: 403 `AccessDenied` when the caller may not read them.
     fn tags(&self, request: &Request) -> Result<Vec<Tag>, S3Error> {
@@ -180,7 +180,7 @@ pub async fn copy_object(services: &Services, target: &Target, request: &Request
     let metadata = directive(request, "x-amz-metadata-directive", "Unknown metadata directive.")?;
     let tagging = directive(request, "x-amz-tagging-directive", "Unknown tagging directive.")?;
     check_annotations(request)?;
-    let algorithm = request.header("x-amz-checksum-algorithm")?.map(ChecksumAlgorithm::from_name).transpose()?;
+    let algorithm = request.header("x-amz-checksum-algorithm")?.map(algorithm_named).transpose()?;
     let condition = write_condition(ParsedCondition::parse(&request.headers)?);
     let mut own = headers::object_headers(&request.headers)?;
     add_labels(services, target, request, &mut own).await?;
@@ -237,7 +237,7 @@ async fn write_anew(
     let size_bytes = source.found.meta.size_bytes;
     let (bucket, context) = (target.bucket_ref(), request.stream_context());
     let content = services.objects.read_as_body(&source.found, 0..size_bytes, context);
-    let content = VerifiedContent::of_copy(&services.runtime, content, size_bytes, source.algorithm(wanted), ChecksumKind::FullObject)?;
+    let content = VerifiedContent::of_copy(&services.runtime, content, size_bytes, source.algorithm(wanted), ChecksumType::FullObject)?;
     let put = services.objects.put(&bucket, &target.key, copied, Box::new(content), condition, context);
     put.await.map_err(|error| target.write_subject(condition).error(error))
 }
@@ -265,13 +265,13 @@ async fn recompute(
 ) -> Result<Option<BodyDigests>, S3Error> {
     let held = source.found.meta.checksum.as_ref();
     let algorithm = source.algorithm(wanted);
-    let is_kept = |held: &StoredChecksum| held.kind == ChecksumKind::FullObject && checksums::to_api(held.algorithm) == algorithm;
+    let is_kept = |held: &StoredChecksum| held.kind == ChecksumType::FullObject && held.algorithm == algorithm;
     if held.is_some_and(is_kept) {
         return Ok(None);
     }
     let size_bytes = source.found.meta.size_bytes;
     let content = services.objects.read_as_body(&source.found, 0..size_bytes, request.stream_context());
-    let content = VerifiedContent::of_copy(&services.runtime, content, size_bytes, algorithm, ChecksumKind::FullObject)?;
+    let content = VerifiedContent::of_copy(&services.runtime, content, size_bytes, algorithm, ChecksumType::FullObject)?;
     content.digest().await.map(Some).map_err(|failure| target.subject().error(failure.into()))
 }
 

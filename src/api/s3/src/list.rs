@@ -17,7 +17,7 @@ use http::Response;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use crate::{
-    answer, checksums, headers,
+    answer, headers,
     limits::PAGE_MAX,
     request::{Request, Services, Target},
     settings::{Owner, Owners},
@@ -159,8 +159,8 @@ impl Common {
 fn write_summary(xml: &mut XmlWriter, summary: &ObjectSummary, owner: Option<&Owner>) {
     xml.text("LastModified", &iso8601(summary.modified_ms)).text("ETag", &headers::quoted(&summary.etag));
     if let Some(checksum) = &summary.checksum {
-        xml.text("ChecksumAlgorithm", checksums::to_api(checksum.algorithm).name());
-        xml.text("ChecksumType", checksums::kind_to_api(checksum.kind).name());
+        xml.text("ChecksumAlgorithm", checksum.algorithm.name());
+        xml.text("ChecksumType", checksum.kind.name());
     }
     xml.value("Size", summary.size_bytes);
     if let Some(owner) = owner {

@@ -4,7 +4,7 @@
 
 use garage_api_common::{
     ErrorCode, S3Error,
-    checksum::{ChecksumAlgorithm, ChecksumType, ChecksumValue, completion_value},
+    checksum::{ChecksumAlgorithm, ChecksumType, ChecksumValue, algorithm_named, check_type, completion_value, type_named},
     conditions::{WriteCondition as ParsedCondition, unquote},
     http::Body,
     payload::BodySpec,
@@ -16,11 +16,7 @@ use garage_model::{
     encryption::{CustomerKey, Encryption},
     error::ClientError,
     limits::SINGLE_PUT_MAX_BYTES,
-    rows::{
-        checksum::{ChecksumKind, StoredChecksum},
-        part::PART_NUMBER_MAX,
-        upload::UploadId,
-    },
+    rows::{checksum::StoredChecksum, part::PART_NUMBER_MAX, upload::UploadId},
     uploads::{ChecksumOfUpload, CompleteRequest, CompletedPart, NewUpload, PartRange, is_under_cluster_key, may_be_encrypted},
 };
 use http::{HeaderName, Response, StatusCode};
@@ -69,7 +65,7 @@ impl<'a> NamedUpload<'a> {
     }
     /// The algorithm that its parts must have, if its client named one.
     fn named_algorithm(&self) -> Option<ChecksumAlgorithm> {
-        ChecksumOfUpload::of(self.id).filter(|told| told.explicit).map(|told| checksums::to_api(told.checksum.0))
+        ChecksumOfUpload::of(self.id).filter(|told| told.explicit).map(|told| told.checksum.0)
     }
 }
 
@@ -86,7 +82,7 @@ pub async fn create(services: &Services, target: &Target, request: &Request) -> 
     let new = NewUpload {
         headers: stored_headers,
         initiator: request.sender_id().to_owned(),
-        checksum: Some((checksums::to_model(algorithm), checksums::kind_to_model(kind))),
+        checksum: Some((algorithm, kind)),
         checksum_explicit: asked.is_some(),
     };
     let created = services.uploads.create(&target.bucket_ref(), &target.key, new, request.context()).await;
@@ -106,8 +102,8 @@ pub async fn create(services: &Services, target: &Target, request: &Request) -> 
 }
 
 fn asked_checksum(request: &Request) -> Result<Option<(ChecksumAlgorithm, ChecksumType)>, S3Error> {
-    let algorithm = request.header("x-amz-checksum-algorithm")?.map(ChecksumAlgorithm::from_name).transpose()?;
-    let kind = request.header("x-amz-checksum-type")?.map(ChecksumType::from_name).transpose()?;
+    let algorithm = request.header("x-amz-checksum-algorithm")?.map(algorithm_named).transpose()?;
+    let kind = request.header("x-amz-checksum-type")?.map(type_named).transpose()?;
     match (algorithm, kind) {
         (None, None) => Ok(None),
         (None, Some(_)) => {
@@ -115,7 +111,7 @@ fn asked_checksum(request: &Request) -> Result<Option<(ChecksumAlgorithm, Checks
         }
         (Some(algorithm), kind) => {
             let kind = kind.unwrap_or(algorithm.default_type());
-            algorithm.check_type(kind)?;
+            check_type(algorithm, kind)?;
             Ok(Some((algorithm, kind)))
         }
     }
@@ -148,7 +144,7 @@ pub async fn upload_part(services: &Services, target: &Target, request: &Request
     if let Some(declared) = mismatch {
         return Err(checksum_mismatch(kept, declared));
     }
-    let content = VerifiedContent::new(body.open(spec.compute(kept)), kept, ChecksumKind::FullObject);
+    let content = VerifiedContent::new(body.open(spec.compute(kept)), kept, ChecksumType::FullObject);
     let (bucket, context) = (target.bucket_ref(), request.stream_context());
     let uploads = &services.uploads;
     let put = uploads.put_sealed_part(&bucket, &target.key, upload.id, part_number, Box::new(content), encryption.as_ref(), context);
@@ -271,7 +267,7 @@ pub async fn upload_part_copy(services: &Services, target: &Target, request: &Re
     let (bucket, context) = (target.bucket_ref(), request.stream_context());
     let content = services.uploads.part_source(PartRange { found: &source.found, range }, context);
     let kept = upload.named_algorithm().unwrap_or(checksums::DEFAULT);
-    let content = VerifiedContent::of_copy(&services.runtime, content, len_bytes, kept, ChecksumKind::FullObject)?;
+    let content = VerifiedContent::of_copy(&services.runtime, content, len_bytes, kept, ChecksumType::FullObject)?;
     let uploads = &services.uploads;
     let put = uploads.put_sealed_part(&bucket, &target.key, upload.id, part_number, Box::new(content), encryption.as_ref(), context);
     let stored = put.await.map_err(|error| upload.subject(target).error(error))?;
@@ -329,14 +325,14 @@ fn object_size(request: &Request) -> Result<Option<u64>, S3Error> {
 
 /// The whole object's checksum, if the client names one. Errors: 400 `InvalidRequest`, `BadDigest`.
 fn object_checksum(request: &Request, told: Option<ChecksumOfUpload>, part_count: usize) -> Result<Option<StoredChecksum>, S3Error> {
-    let kind = request.header("x-amz-checksum-type")?.map(ChecksumType::from_name).transpose()?;
-    let own_kind = told.map_or(ChecksumKind::FullObject, |told| told.checksum.1);
-    if kind.is_some_and(|kind| checksums::kind_to_model(kind) != own_kind) {
+    let kind = request.header("x-amz-checksum-type")?.map(type_named).transpose()?;
+    let own_kind = told.map_or(ChecksumType::FullObject, |told| told.checksum.1);
+    if kind.is_some_and(|kind| kind != own_kind) {
         let message = "The checksum type that you specified did not match the checksum type of the upload.";
         return Err(S3Error::new(ErrorCode::BadDigest, message));
     }
     let Some((value, count)) = completion_value(&request.headers)? else { return Ok(None) };
-    let named = told.filter(|told| told.explicit).map(|told| checksums::to_api(told.checksum.0));
+    let named = told.filter(|told| told.explicit).map(|told| told.checksum.0);
     if let Some(named) = named.filter(|named| *named != value.algorithm()) {
         return Err(checksum_mismatch(named, value.algorithm()));
     }
@@ -373,10 +369,10 @@ fn read_part(element: &Element) -> Result<ListedPart, S3Error> {
 impl ListedPart {
     /// The part with its checksum, which is held against the stored one. Errors: 400 when the upload's client must name it and did not.
     fn to_completed(&self, told: Option<ChecksumOfUpload>) -> Result<CompletedPart, S3Error> {
-        let named = told.filter(|told| told.explicit).map(|told| (checksums::to_api(told.checksum.0), told.checksum.1));
+        let named = told.filter(|told| told.explicit).map(|told| (told.checksum.0, told.checksum.1));
         let is_meant = |value: &&ChecksumValue| named.is_none_or(|(algorithm, _)| value.algorithm() == algorithm);
         let value = self.checksums.iter().find(is_meant);
-        if let (Some((algorithm, ChecksumKind::Composite)), None) = (named, value) {
+        if let (Some((algorithm, ChecksumType::Composite)), None) = (named, value) {
             let name = algorithm.name().to_ascii_lowercase();
             return Err(S3Error::invalid_request(format!(
                 "The upload was created using a {name} checksum. The complete request must include the checksum for each part. It was missing for \
@@ -384,7 +380,7 @@ impl ListedPart {
                 self.number
             )));
         }
-        let checksum = value.map(|value| checksums::stored(value, ChecksumKind::FullObject));
+        let checksum = value.map(|value| checksums::stored(value, ChecksumType::FullObject));
         Ok(CompletedPart { part_number: self.number, etag: self.etag.clone(), checksum })
     }
 }

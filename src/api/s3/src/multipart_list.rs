@@ -5,7 +5,7 @@
 use garage_api_common::{S3Error, http::Body, query::Query, time::iso8601, xml::XmlWriter};
 use garage_model::{
     rows::{
-        checksum::{ChecksumAlgorithm, ChecksumKind},
+        checksum::{ChecksumAlgorithm, ChecksumType},
         upload::UploadId,
     },
     uploads::{ListPartsPage, ListUploadsPage, ListUploadsRequest, ListedPart, UploadEntry},
@@ -70,9 +70,9 @@ fn write_people(xml: &mut XmlWriter, owners: &Owners, initiator: &str, storage_c
     xml.text("StorageClass", storage_class.unwrap_or("STANDARD"));
 }
 
-fn write_checksum_choice(xml: &mut XmlWriter, chosen: Option<(ChecksumAlgorithm, ChecksumKind)>) {
+fn write_checksum_choice(xml: &mut XmlWriter, chosen: Option<(ChecksumAlgorithm, ChecksumType)>) {
     if let Some((algorithm, kind)) = chosen {
-        xml.text("ChecksumAlgorithm", checksums::to_api(algorithm).name()).text("ChecksumType", checksums::kind_to_api(kind).name());
+        xml.text("ChecksumAlgorithm", algorithm.name()).text("ChecksumType", kind.name());
     }
 }
 

@@ -3,7 +3,7 @@
 //! Source: s3 reference §3.5, §3.8.
 
 use garage_api_common::{S3Error, conditions::WriteCondition as ParsedCondition, http::Body};
-use garage_model::{limits::SINGLE_PUT_MAX_BYTES, objects::WriteCondition, rows::checksum::ChecksumKind};
+use garage_model::{limits::SINGLE_PUT_MAX_BYTES, objects::WriteCondition, rows::checksum::ChecksumType};
 use http::{Response, StatusCode};
 
 use crate::{
@@ -41,7 +41,7 @@ pub async fn put_object(services: &Services, target: &Target, request: &Request,
         precheck(services, target, request, &condition).await?;
     }
     let kept = spec.declared().algorithm().unwrap_or(checksums::DEFAULT);
-    let content = VerifiedContent::new(body.open(spec.compute(kept)), kept, ChecksumKind::FullObject);
+    let content = VerifiedContent::new(body.open(spec.compute(kept)), kept, ChecksumType::FullObject);
     let encryption = stored_headers.encryption.clone();
     let (bucket, context) = (target.bucket_ref(), request.stream_context());
     let put = services.objects.put(&bucket, &target.key, stored_headers, Box::new(content), &condition, context);

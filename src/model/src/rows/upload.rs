@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     bucket::Versioning,
-    checksum::{ChecksumAlgorithm, ChecksumKind, StoredChecksum},
+    checksum::{ChecksumAlgorithm, ChecksumType, StoredChecksum},
     object::{ObjectHeaders, Retention},
 };
 
@@ -30,7 +30,7 @@ pub struct UploadRow {
     pub headers: ObjectHeaders,
     /// What the client asked for at initiation.
     #[serde(default)]
-    pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
     /// Whether the client named the checksum algorithm itself.
     #[serde(default)]
     pub checksum_explicit: bool,
@@ -136,7 +136,7 @@ pub struct UploadSummary {
     pub storage_class: Option<String>,
     /// What the client asked for at initiation.
     #[serde(default)]
-    pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
     /// A Complete was accepted and not yet brought to its end.
     #[serde(default)]
     pub completing: bool,

@@ -28,7 +28,7 @@ use crate::{
     rows::{
         PART, UPLOAD,
         bucket::Versioning,
-        checksum::{ChecksumAlgorithm, ChecksumKind, StoredChecksum},
+        checksum::{ChecksumAlgorithm, ChecksumType, StoredChecksum},
         object::ObjectMeta,
         part::{PART_NUMBER_MAX, PartRow, part_key, part_number_of},
         payload::{HEAD_BLOCKS, PartRef, Payload, PayloadChunk, chunk_of},
@@ -48,7 +48,7 @@ pub struct CompletedPart {
 }
 
 /// Computes an object's checksum from those of its parts, each with the part's size, in order.
-pub type Combine<'a> = &'a (dyn Fn(&[(StoredChecksum, u64)], ChecksumKind) -> Option<StoredChecksum> + Send + Sync);
+pub type Combine<'a> = &'a (dyn Fn(&[(StoredChecksum, u64)], ChecksumType) -> Option<StoredChecksum> + Send + Sync);
 
 /// What the client asks for.
 pub struct CompleteRequest<'a> {
@@ -377,10 +377,10 @@ fn object_checksum(
 }
 
 /// What can be computed from parts alone: CRCs combine to that of the whole.
-fn kind_over_parts(algorithm: ChecksumAlgorithm) -> ChecksumKind {
+fn kind_over_parts(algorithm: ChecksumAlgorithm) -> ChecksumType {
     match algorithm {
-        ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c | ChecksumAlgorithm::Crc64Nvme => ChecksumKind::FullObject,
-        _ => ChecksumKind::Composite,
+        ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c | ChecksumAlgorithm::Crc64Nvme => ChecksumType::FullObject,
+        _ => ChecksumType::Composite,
     }
 }
 

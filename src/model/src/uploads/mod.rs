@@ -34,7 +34,7 @@ use crate::{
     objects::{BucketRef, Objects, clock_failed},
     rows::{
         UPLOAD,
-        checksum::{ChecksumAlgorithm, ChecksumKind},
+        checksum::{ChecksumAlgorithm, ChecksumType},
         object::ObjectHeaders,
         upload::{Replaces, UploadId, UploadRow, UploadState, upload_key},
     },
@@ -54,7 +54,7 @@ pub struct NewUpload {
     /// The access key that initiates it.
     pub initiator: String,
     /// The checksum of the object to be.
-    pub checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+    pub checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
     /// Whether the client named the algorithm itself.
     pub checksum_explicit: bool,
 }
@@ -65,25 +65,11 @@ const CHECKSUM_BYTE: usize = 8;
 const ENCRYPTION_BYTE: usize = 9;
 const UNDER_CLUSTER_KEY: u8 = 1;
 const UNDER_CUSTOMER_KEY: u8 = 2;
-/// In the order that ids have known from the first; new ones come last.
-const ALGORITHMS: [ChecksumAlgorithm; 10] = [
-    ChecksumAlgorithm::Crc32,
-    ChecksumAlgorithm::Crc32c,
-    ChecksumAlgorithm::Crc64Nvme,
-    ChecksumAlgorithm::Sha1,
-    ChecksumAlgorithm::Sha256,
-    ChecksumAlgorithm::Sha512,
-    ChecksumAlgorithm::Md5,
-    ChecksumAlgorithm::XxHash64,
-    ChecksumAlgorithm::XxHash3,
-    ChecksumAlgorithm::XxHash128,
-];
-
 /// The checksum of an upload, as its id tells it. An id that was made up tells nothing reliable: the upload's row decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChecksumOfUpload {
     /// Algorithm and kind.
-    pub checksum: (ChecksumAlgorithm, ChecksumKind),
+    pub checksum: (ChecksumAlgorithm, ChecksumType),
     /// Whether the client named the algorithm itself.
     pub explicit: bool,
 }
@@ -92,14 +78,14 @@ impl ChecksumOfUpload {
     /// What an id tells; `None`: its upload has no checksum.
     pub fn of(id: UploadId) -> Option<ChecksumOfUpload> {
         let code = id.0[CHECKSUM_BYTE].checked_sub(1)?;
-        let kind = if code & 2 == 0 { ChecksumKind::FullObject } else { ChecksumKind::Composite };
-        let algorithm = ALGORITHMS.get(usize::from(code >> 2))?;
+        let kind = if code & 2 == 0 { ChecksumType::FullObject } else { ChecksumType::Composite };
+        let algorithm = ChecksumAlgorithm::ALL.get(usize::from(code >> 2))?;
         Some(ChecksumOfUpload { checksum: (*algorithm, kind), explicit: code & 1 == 1 })
     }
     fn to_byte(self) -> u8 {
         let (algorithm, kind) = self.checksum;
-        let index = ALGORITHMS.iter().take_while(|other| **other != algorithm).count() as u8;
-        1 + (index << 2) + (u8::from(kind == ChecksumKind::Composite) << 1) + u8::from(self.explicit)
+        let index = ChecksumAlgorithm::ALL.iter().take_while(|other| **other != algorithm).count() as u8;
+        1 + (index << 2) + (u8::from(kind == ChecksumType::Composite) << 1) + u8::from(self.explicit)
     }
 }
 
@@ -221,13 +207,13 @@ fn aborted(held: Option<HeldRow>) -> Decision<Result<UploadRow, ModelError>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ALGORITHMS, CHECKSUM_BYTE, ChecksumKind, ChecksumOfUpload, UploadId};
+    use super::{CHECKSUM_BYTE, ChecksumAlgorithm, ChecksumOfUpload, ChecksumType, UploadId};
 
     #[test]
     fn an_upload_id_tells_the_checksum_of_its_upload() {
         let mut id = UploadId([7; 32]);
-        for algorithm in ALGORITHMS {
-            for kind in [ChecksumKind::FullObject, ChecksumKind::Composite] {
+        for algorithm in ChecksumAlgorithm::ALL {
+            for kind in [ChecksumType::FullObject, ChecksumType::Composite] {
                 for explicit in [false, true] {
                     let told = ChecksumOfUpload { checksum: (algorithm, kind), explicit };
                     id.0[CHECKSUM_BYTE] = told.to_byte();
