@@ -25,8 +25,11 @@ pub const WRITES_IN_FLIGHT_DEFAULT_COUNT: usize = 16;
 pub const READS_DEFAULT_COUNT: usize = 16;
 /// How long a read waits for a place at the disk before it fails, so that the next replica is asked.
 pub const READ_PLACE_WAIT_MAX: Duration = Duration::from_secs(15);
-/// Left free in every data directory, in bytes, so that whatever shares the file system (the metadata, often) can still commit.
+/// Left free in every data directory, in bytes, so that whatever shares the file system can still commit.
 pub const DATA_MIN_FREE_DEFAULT_BYTES: u64 = 16 * MIB as u64;
+/// Left free by blocks on the file system of the metadata beyond what metadata need there, in bytes: when there is no room for blocks any more,
+/// deletes, which only write metadata, go on and make room.
+pub const DELETES_RESERVE_BYTES: u64 = 256 * MIB as u64;
 /// How long copies past the write quorum go on whatever the memory is.
 pub const BACKGROUND_COPY_CALM: Duration = Duration::from_secs(2);
 /// How long copies past the write quorum go on while nobody waits for their memory. Then anti-entropy brings the block.

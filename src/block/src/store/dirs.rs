@@ -33,6 +33,8 @@ pub struct DataDirOptions {
     pub path: PathBuf,
     /// What it is for.
     pub usage: DirUsage,
+    /// Left free for others on its file system, beyond what every directory leaves free, in bytes.
+    pub reserve_bytes: u64,
 }
 
 /// What a data directory is for.
@@ -121,6 +123,8 @@ pub enum OpenStoreError {
 pub struct DataDir {
     /// Where it is.
     pub path: PathBuf,
+    /// Left free for others on its file system, in bytes.
+    pub(super) reserve_bytes: u64,
     /// Its weight among the others; 0 takes no new blocks.
     weight: u64,
     /// What it is in the lottery; a read-only directory without marker takes no part.
@@ -183,7 +187,8 @@ impl DataDirs {
             }
             seen.markers.extend(marker.map(|marker| (option.path.clone(), marker)));
             let weight = if let DirUsage::Writable { capacity_bytes } = option.usage { capacity_bytes } else { 0 };
-            dirs.push(DataDir { path: option.path.clone(), weight, marker: marker.unwrap_or_default(), is_new });
+            let marker = marker.unwrap_or_default();
+            dirs.push(DataDir { path: option.path.clone(), reserve_bytes: option.reserve_bytes, weight, marker, is_new });
         }
         if seen != known {
             save_known(disk, layout_file, &seen)?;

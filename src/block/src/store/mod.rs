@@ -62,7 +62,7 @@ impl StoreOptions {
     /// One data directory, everything else by default.
     pub fn new(data_dir: PathBuf, layout_file: PathBuf) -> StoreOptions {
         StoreOptions {
-            dirs: vec![DataDirOptions { path: data_dir, usage: DirUsage::Writable { capacity_bytes: 1 } }],
+            dirs: vec![DataDirOptions { path: data_dir, usage: DirUsage::Writable { capacity_bytes: 1 }, reserve_bytes: 0 }],
             layout_file,
             synced: true,
             reads_count: READS_DEFAULT_COUNT,

@@ -113,7 +113,7 @@ async fn open_in(root: &Path, dirs: &[&str], disk: Arc<dyn Disk>) -> BlockStore 
     let (runtime, _tasks) = Runtime::real();
     let usage = DirUsage::Writable { capacity_bytes: 1 };
     let mut options = StoreOptions::new(root.join("unused"), root.join("data_layout"));
-    options.dirs = dirs.iter().map(|dir| DataDirOptions { path: root.join(dir), usage }).collect();
+    options.dirs = dirs.iter().map(|dir| DataDirOptions { path: root.join(dir), usage, reserve_bytes: 0 }).collect();
     options.min_free_bytes = 0;
     BlockStore::open(&runtime, disk, options).await.unwrap()
 }
@@ -250,7 +250,7 @@ async fn the_reserve_is_kept_free() {
     let root = tempfile::tempdir().unwrap();
     let (runtime, _tasks) = Runtime::real();
     let mut options = StoreOptions::new(root.path().join("a"), root.path().join("data_layout"));
-    options.min_free_bytes = u64::MAX / 2;
+    options.dirs[0].reserve_bytes = u64::MAX / 2;
     let store = BlockStore::open(&runtime, Arc::new(RealDisk), options).await.unwrap();
     let hash = BlockHash::of(b"x");
     let lock = store.lock([hash]).await;

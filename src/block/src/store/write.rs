@@ -103,7 +103,7 @@ impl Inner {
     }
 
     pub(super) fn write_in(&self, dir: &DataDir, hash: BlockHash, block: &EncodedBlock, token: u64) -> io::Result<()> {
-        let needed_bytes = self.min_free_bytes.saturating_add(block.bytes.len() as u64);
+        let needed_bytes = self.min_free_bytes.saturating_add(dir.reserve_bytes).saturating_add(block.bytes.len() as u64);
         if self.disk.space(&dir.path)?.available_bytes < needed_bytes {
             return Err(io::ErrorKind::StorageFull.into());
         }

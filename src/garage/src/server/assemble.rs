@@ -1,10 +1,15 @@
 //! Puts a node together from the settings and brings it on the network.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use garage_api_admin::AdminApi;
 use garage_block::{
     encoding::Compression,
+    limits::DELETES_RESERVE_BYTES,
     manager::ManagerOptions,
     store::{DataDirOptions, DirUsage, StoreOptions},
 };
@@ -158,7 +163,14 @@ fn engine_options(config: &Config) -> FjallOptions {
     }
 }
 
+/// The file system that a path is on, or will be once its directories are made.
+fn file_system_of(path: &Path) -> Option<u64> {
+    path.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.dev())
+}
+
 fn block_store_options(config: &Config) -> StoreOptions {
+    let metadata_reserve_bytes = engine_options(config).min_free_bytes.saturating_add(DELETES_RESERVE_BYTES);
+    let is_beside_metadata = |path: &Path| file_system_of(path) == file_system_of(&config.metadata_dir);
     let dir = |dir: &garage_util::config::DataDir| DataDirOptions {
         path: dir.path.clone(),
         usage: match dir.usage {
@@ -166,6 +178,7 @@ fn block_store_options(config: &Config) -> StoreOptions {
             DataDirUse::Share { capacity_bytes } => DirUsage::Writable { capacity_bytes },
             DataDirUse::ReadOnly => DirUsage::ReadOnly,
         },
+        reserve_bytes: if is_beside_metadata(&dir.path) { metadata_reserve_bytes } else { 0 },
     };
     let layout_file = config.metadata_dir.join("data_layout");
     StoreOptions {

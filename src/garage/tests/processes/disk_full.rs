@@ -125,3 +125,33 @@ async fn a_full_data_disk_refuses_writes_and_recovers_with_space() {
     fill_and_recover(&S3::new(node.s3_address(), credentials), &disk, 2_500_000).await;
     node.stop().await;
 }
+
+/// Blocks must not take the space in which their objects could still be deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_deleted_where_blocks_have_filled_the_disk_of_the_metadata() {
+    let _turn = support::turn().await;
+    let dir = TempDir::new().unwrap();
+    let Some(disk) = Disk::mount(dir.path().join("disk"), 480) else { return };
+    let more = "metadata_min_free = \"64MiB\"".to_string();
+    let settings = Settings { more, ..settings(dir.path(), disk.0.join("meta"), disk.0.join("data")) };
+    let (mut node, credentials) = single(settings, dir.path().to_owned());
+    node.start().await;
+    let s3 = S3::new(node.s3_address(), credentials);
+    let mut stored_count = 0;
+    loop {
+        assert!(stored_count < WRITES_MAX, "the disk is never full");
+        let body: Vec<u8> = (0..2_500_000).map(|_| rand::random()).collect();
+        let answer = s3.put(&format!("/{BUCKET}/{stored_count}"), body).await;
+        if answer.status != 200 {
+            assert_eq!((answer.status, answer.code().as_str()), (507, "InsufficientStorage"), "{}", answer.text());
+            break;
+        }
+        stored_count += 1;
+    }
+    for index in 0..stored_count {
+        let path = format!("/{BUCKET}/{index}");
+        assert_eq!(s3.attempt(Method::DELETE, &path, &[], Bytes::new()).await.unwrap().status, 204);
+        assert_eq!(s3.head(&path).await, 404);
+    }
+    node.stop().await;
+}

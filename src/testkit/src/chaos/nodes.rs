@@ -30,7 +30,7 @@ const COMMAND_TIME_MAX: Duration = Duration::from_secs(40);
 /// The bucket of the run.
 pub(super) const BUCKET: &str = "chaos";
 /// Size of the file system that a node lies on, where one can be mounted.
-const TMPFS_MIB: u32 = 3_072;
+const TMPFS_MIB: u32 = 4_096;
 
 /// One node.
 pub(super) struct Node {

@@ -29,6 +29,7 @@ impl Places {
             .map(|(name, capacity_bytes)| DataDirOptions {
                 path: self.path(name),
                 usage: if *capacity_bytes == 0 { DirUsage::ReadOnly } else { DirUsage::Writable { capacity_bytes: *capacity_bytes } },
+                reserve_bytes: 0,
             })
             .collect();
         let layout_file = self.layout_file();
@@ -92,7 +93,7 @@ fn nonsense_in_the_config_is_refused() {
     assert!(matches!(places.open(&[("a", 0)]), Err(OpenStoreError::NothingWritable)));
     assert!(matches!(places.open(&[("a", 1), ("gone", 0)]), Err(OpenStoreError::Absent { .. })));
     assert!(matches!(places.open(&[("a", 1), ("a", 1)]), Err(OpenStoreError::Same { .. })));
-    let zero = [DataDirOptions { path: places.path("z"), usage: DirUsage::Writable { capacity_bytes: 0 } }];
+    let zero = [DataDirOptions { path: places.path("z"), usage: DirUsage::Writable { capacity_bytes: 0 }, reserve_bytes: 0 }];
     let opened = DataDirs::open(&RealDisk, &zero, &places.layout_file(), MarkerId::default);
     assert!(matches!(opened, Err(OpenStoreError::NoCapacity { .. })));
 }
