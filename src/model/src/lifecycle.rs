@@ -34,6 +34,8 @@ use crate::{
 
 /// How often the rules are carried out, unless a test says otherwise.
 pub const INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// How long a node without a layout waits before it looks for one again.
+const LAYOUT_WAIT: Duration = Duration::from_millis(1500);
 /// How long one step may take.
 const STEP_PATIENCE: Duration = Duration::from_secs(60);
 /// Versions looked at in one step.
@@ -302,7 +304,12 @@ pub struct LifecycleWorker {
 impl LifecycleWorker {
     async fn next(&mut self) -> Result<Step, ModelError> {
         let Some(waiting) = &mut self.waiting else {
-            self.waiting = Some(self.lifecycle.ruled_buckets().await?);
+            self.waiting = match self.lifecycle.ruled_buckets().await {
+                Ok(buckets) => Some(buckets),
+                // A node that is new: there is nothing to carry out before there is a layout.
+                Err(ModelError::Table(TableError::LayoutNotReady)) => return Ok(Step::Idle(LAYOUT_WAIT)),
+                Err(error) => return Err(error),
+            };
             return Ok(Step::Busy);
         };
         let Some(bucket) = waiting.last().copied() else {

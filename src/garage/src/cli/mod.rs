@@ -78,9 +78,12 @@ async fn execute(cli: Cli) -> Result<Output, Failure> {
     let target = connect::target(&global).map_err(early)?;
     let caller = rpc_caller::RpcCaller::connect(&target.peer, &target.secret).await.map_err(early)?;
     let mut session = Session::new(&caller, LocalTime::of_system());
-    match dispatch(&mut session, command, target.public_endpoint).await {
-        Ok(()) => Ok(session.out),
-        Err(error) => Err((Some(session.out), error)),
+    let done = dispatch(&mut session, command, target.public_endpoint).await;
+    let out = session.out;
+    caller.close().await;
+    match done {
+        Ok(()) => Ok(out),
+        Err(error) => Err((Some(out), error)),
     }
 }
 

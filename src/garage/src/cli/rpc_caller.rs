@@ -13,11 +13,15 @@ use garage_util::{
     runtime::{RealTasks, Runtime},
 };
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::{caller::AdminCaller, error::CliError};
 
 /// Longest time one command may take on the node.
 const CALL_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How long the node may take to hear that the command is over; it would find out by itself, later.
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Calls the administration interface of one node.
 pub(crate) struct RpcCaller {
@@ -50,6 +54,11 @@ impl RpcCaller {
             }
         }
         Err(fail(last))
+    }
+
+    /// Tells the node that the command is over.
+    pub(crate) async fn close(self) {
+        let _ = timeout(GOODBYE_TIMEOUT, self.transport.close(Duration::ZERO)).await;
     }
 }
 

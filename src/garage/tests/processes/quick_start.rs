@@ -107,6 +107,8 @@ async fn the_quick_start_needs_no_file_and_a_second_one_reuses_what_the_first_ma
     status.arg("status");
     assert!(run(status).await.ok().contains("HEALTHY NODES"), "commands find the node without a file, too");
     first.stop().await;
+    let log = std::fs::read_to_string(dir.path().join("err")).unwrap();
+    assert!(!log.contains(" WARN ") && !log.contains("connection lost"), "nothing is amiss with a first start and a command: {log}");
 
     let mut second = QuickStart::spawn(dir.path(), &[]);
     assert_eq!(second.printed(dir.path()).await, printed, "the same key and bucket, nothing new");

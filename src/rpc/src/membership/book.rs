@@ -228,13 +228,13 @@ impl PeerBook {
         Learned { is_new_node: false, is_worth_saving }
     }
 
-    /// A connection is down; it is dialled again at once.
-    pub fn disconnected(&mut self, node: NodeId, now: Instant) {
-        if let Some(peer) = self.peers.get_mut(&node) {
-            peer.link = None;
-            peer.rtt = None;
-            peer.dial_at = now;
-        }
+    /// A connection is down; a peer is dialled again at once. Whether it was one.
+    pub fn disconnected(&mut self, node: NodeId, now: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&node) else { return false };
+        peer.link = None;
+        peer.rtt = None;
+        peer.dial_at = now;
+        true
     }
 
     /// A connection was refused, by either side.
@@ -379,8 +379,9 @@ mod tests {
         assert!(!is_up(&book, now + HEARD_RECENTLY));
         book.suspected(PEER, false);
         assert!(is_up(&book, now + HEARD_RECENTLY));
-        book.disconnected(PEER, now);
+        assert!(book.disconnected(PEER, now));
         assert!(!is_up(&book, now));
+        assert!(!book.disconnected(NodeId([9; 32]), now), "a command line is no peer");
     }
 
     #[test]

@@ -166,8 +166,13 @@ async fn follow_connections(
         match events.recv().await {
             Ok(ConnectionEvent::Up { node, address }) => up(node, address),
             Ok(ConnectionEvent::Down { node, reason }) => {
-                tracing::info!(%node, reason, "connection lost");
-                membership.book.lock().disconnected(node, Instant::now());
+                let is_peer = membership.book.lock().disconnected(node, Instant::now());
+                // Others are command lines, which come and go.
+                if is_peer {
+                    tracing::info!(%node, reason, "connection lost");
+                } else {
+                    tracing::debug!(%node, reason, "a client has gone");
+                }
                 membership.changed.tell();
                 membership.dial_wakes.notify_one();
             }
