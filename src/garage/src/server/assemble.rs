@@ -165,6 +165,7 @@ fn engine_options(config: &Config) -> FjallOptions {
 
 /// The file system that a path is on, or will be once its directories are made.
 fn file_system_of(path: &Path) -> Option<u64> {
+    let path = std::path::absolute(path).ok()?;
     path.ancestors().find_map(|path| std::fs::metadata(path).ok()).map(|metadata| metadata.dev())
 }
 
@@ -186,5 +187,19 @@ fn block_store_options(config: &Config) -> StoreOptions {
         synced: config.data_fsync,
         reads_count: config.block_max_concurrent_reads,
         ..StoreOptions::new(config.metadata_dir.clone(), layout_file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::file_system_of;
+
+    #[test]
+    fn a_directory_that_is_still_to_be_made_is_on_the_file_system_it_will_be_on() {
+        let here = file_system_of(Path::new("."));
+        assert!(here.is_some());
+        assert_eq!(file_system_of(Path::new("still/to/be/made")), here);
     }
 }

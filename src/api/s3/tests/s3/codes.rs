@@ -148,7 +148,7 @@ async fn provoke(code: ErrorCode, server: &Server) -> Provoked {
         }
         Code::MetadataTooLarge => put(server, "x-amz-meta-a", &"v".repeat(2048)).await,
         Code::MissingRequestBodyError => Answered(client.post("/bkt?delete", "").await),
-        Code::MissingSecurityHeader => Elsewhere("what is missing has codes of its own"),
+        Code::MissingSecurityHeader => Elsewhere("access control has tests of its own"),
         Code::RequestHeaderSectionTooLarge => put(server, "cache-control", &"v".repeat(17 << 10)).await,
         Code::RequestTimeout => Elsewhere("a test of the body's stream waits less long"),
         Code::TooManyBuckets => {
