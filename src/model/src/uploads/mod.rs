@@ -65,6 +65,7 @@ const CHECKSUM_BYTE: usize = 8;
 const ENCRYPTION_BYTE: usize = 9;
 const UNDER_CLUSTER_KEY: u8 = 1;
 const UNDER_CUSTOMER_KEY: u8 = 2;
+
 /// The checksum of an upload, as its id tells it. An id that was made up tells nothing reliable: the upload's row decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChecksumOfUpload {
@@ -225,5 +226,17 @@ mod tests {
         assert_eq!(ChecksumOfUpload::of(id), None);
         id.0[CHECKSUM_BYTE] = 255;
         assert_eq!(ChecksumOfUpload::of(id), None);
+    }
+
+    /// Uploads outlive the program that began them.
+    #[test]
+    fn ids_of_earlier_programs_tell_the_same() {
+        let byte = |algorithm| ChecksumOfUpload { checksum: (algorithm, ChecksumType::FullObject), explicit: false }.to_byte();
+        let first = [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Crc64Nvme, ChecksumAlgorithm::Sha1];
+        assert_eq!(first.map(byte), [1, 5, 9, 13]);
+        let then = [ChecksumAlgorithm::Sha256, ChecksumAlgorithm::Sha512, ChecksumAlgorithm::Md5];
+        assert_eq!(then.map(byte), [17, 21, 25]);
+        let last = [ChecksumAlgorithm::XxHash64, ChecksumAlgorithm::XxHash3, ChecksumAlgorithm::XxHash128];
+        assert_eq!(last.map(byte), [29, 33, 37]);
     }
 }
